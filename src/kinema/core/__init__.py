@@ -1,0 +1,1 @@
+"""Numerics of human motion: pure functions of tensors and frozen dataclasses."""

@@ -1,0 +1,261 @@
+"""Skeletons of the field: joint names, parents and left/right pairs; the only place where joint indices stand."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from kinema.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Joints of a body as a tree.
+
+    Attributes:
+        name: registered name such as "h36m17", or any name for a user's own skeleton.
+        joints: joint names, in storage order.
+        parents: index of each joint's parent, -1 for the root.
+        left: indices of left joints.
+        right: indices of right joints, paired with `left` in order.
+        root: index of the root joint.
+        tables: published index tables of this skeleton by name (limbs, angle pairs, body parts, joint weights).
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    parents: tuple[int, ...]
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    root: int = 0
+    tables: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.joints) != len(self.parents):
+            raise DataError(f"Skeleton {self.name}: {len(self.joints)} joint names but {len(self.parents)} parents.")
+        if len(self.left) != len(self.right):
+            raise DataError(f"Skeleton {self.name}: {len(self.left)} left but {len(self.right)} right joints.")
+        if self.parents[self.root] != -1:
+            raise DataError(f"Skeleton {self.name}: the root joint {self.root} has parent {self.parents[self.root]}.")
+
+    def __len__(self) -> int:
+        return len(self.joints)
+
+    @cached_property
+    def bones(self) -> tuple[tuple[int, int], ...]:
+        """Pairs (child, parent) for every joint but the root."""
+        return tuple((joint, parent) for joint, parent in enumerate(self.parents) if parent >= 0)
+
+    @cached_property
+    def flip_index(self) -> tuple[int, ...]:
+        """Joint order of the mirrored body: `x[..., flip_index, :]` exchanges left and right."""
+        order = list(range(len(self)))
+        for a, b in zip(self.left, self.right, strict=True):
+            order[a], order[b] = b, a
+        return tuple(order)
+
+    def index(self, joint: str) -> int:
+        """Return the index of a joint by name; a wrong name raises ConfigError with the nearest one."""
+        if joint in self.joints:
+            return self.joints.index(joint)
+        near = difflib.get_close_matches(joint, self.joints, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(self.joints)}."
+        raise ConfigError(f"Skeleton {self.name} has no joint {joint!r}.{hint}")
+
+    def subset(self, names: Sequence[str], name: str | None = None) -> Skeleton:
+        """Keep some joints; a joint whose parent is left out hangs on the nearest kept ancestor."""
+        kept = [self.index(joint) for joint in names]
+        parents = []
+        for joint in kept:
+            parent = self.parents[joint]
+            while parent >= 0 and parent not in kept:
+                parent = self.parents[parent]
+            parents.append(kept.index(parent) if parent >= 0 else -1)
+        pairs = [(a, b) for a, b in zip(self.left, self.right, strict=True) if a in kept and b in kept]
+        return Skeleton(
+            name=name or f"{self.name}-{len(kept)}",
+            joints=tuple(names),
+            parents=tuple(parents),
+            left=tuple(kept.index(a) for a, _ in pairs),
+            right=tuple(kept.index(b) for _, b in pairs),
+            root=kept.index(self.root),
+        )
+
+    def map_to(self, other: Skeleton) -> tuple[int, ...]:
+        """Indices that pick the joints of `other` (equal names) out of this skeleton."""
+        return tuple(self.index(joint) for joint in other.joints)
+
+    def part(self, name: str) -> tuple[int, ...]:
+        """Joint indices of a body part named in `tables["parts"]`."""
+        parts: dict[str, tuple[int, ...]] = self.tables.get("parts", {})
+        if name not in parts:
+            raise ConfigError(f"Skeleton {self.name} has no part {name!r}. Known: {', '.join(parts) or 'none'}.")
+        return parts[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers, for checkpoints and caches."""
+        return {
+            "name": self.name,
+            "joints": list(self.joints),
+            "parents": list(self.parents),
+            "left": list(self.left),
+            "right": list(self.right),
+            "root": self.root,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Skeleton:
+        """Inverse of `to_dict`; a registered name gives the registered skeleton with its tables."""
+        made = cls(
+            name=values["name"],
+            joints=tuple(values["joints"]),
+            parents=tuple(values["parents"]),
+            left=tuple(values["left"]),
+            right=tuple(values["right"]),
+            root=values["root"],
+        )
+        known = SKELETONS.get(made.name)
+        return known if known == made else made
+
+    @classmethod
+    def from_parents(cls, parents: Sequence[int], names: Sequence[str] | None = None) -> Skeleton:
+        """Describe a user's own skeleton by its parents list; left and right are read from the names if given.
+
+        A name that begins or ends with left/right (or l_/r_) pairs with its opposite.
+        """
+        joints = tuple(names) if names is not None else tuple(f"joint{i}" for i in range(len(parents)))
+        roots = [i for i, parent in enumerate(parents) if parent < 0]
+        if len(roots) != 1:
+            raise DataError(f"A skeleton needs exactly one root (parent -1), found {len(roots)}.")
+        pairs = []
+        for a, b in (("left", "right"), ("l_", "r_"), ("Left", "Right"), ("L_", "R_")):
+            pairs += [
+                (i, joints.index(joint.replace(a, b)))
+                for i, joint in enumerate(joints)
+                if a in joint and joint.replace(a, b) in joints
+            ]
+        return cls(
+            name=f"custom{len(parents)}",
+            joints=joints,
+            parents=tuple(parents),
+            left=tuple(a for a, _ in pairs),
+            right=tuple(b for _, b in pairs),
+            root=roots[0],
+        )
+
+
+_H36M17_TABLES: dict[str, Any] = {
+    # MotionBERT, lib/model/loss.py: limb vectors (start, end) and pairs of limbs whose angle is measured.
+    "limbs": (
+        (0, 1), (1, 2), (2, 3), (0, 4), (4, 5), (5, 6), (0, 7), (7, 8),
+        (8, 9), (9, 10), (8, 11), (11, 12), (12, 13), (8, 14), (14, 15), (15, 16),
+    ),
+    "angle_pairs": (
+        (0, 3), (0, 6), (3, 6), (0, 1), (1, 2), (3, 4), (4, 5), (6, 7), (7, 10),
+        (7, 13), (8, 13), (10, 13), (7, 8), (8, 9), (10, 11), (11, 12), (13, 14), (14, 15),
+    ),
+    "parts": {
+        "torso": (0, 7, 8, 9, 10),
+        "right_leg": (1, 2, 3),
+        "left_leg": (4, 5, 6),
+        "left_arm": (11, 12, 13),
+        "right_arm": (14, 15, 16),
+    },
+}  # fmt: skip
+
+_SKELETONS = (
+    # Human3.6M reduced to 17 joints (VideoPose3D, MotionBERT).
+    Skeleton(
+        name="h36m17",
+        joints=(
+            "pelvis", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "spine", "thorax",
+            "nose", "head", "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist",
+        ),
+        parents=(-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15),
+        left=(4, 5, 6, 11, 12, 13),
+        right=(1, 2, 3, 14, 15, 16),
+        tables=_H36M17_TABLES,
+    ),
+    # The 32 joints of the Human3.6M archive, with its parents (VideoPose3D, common/h36m_dataset.py).
+    Skeleton(
+        name="h36m32",
+        joints=(
+            "pelvis", "right_hip", "right_knee", "right_ankle", "right_toe_base", "right_toe_end",
+            "left_hip", "left_knee", "left_ankle", "left_toe_base", "left_toe_end",
+            "spine_base", "spine", "thorax", "nose", "head",
+            "left_collar", "left_shoulder", "left_elbow", "left_wrist", "left_hand", "left_thumb", "left_fist", "left_end",
+            "right_collar", "right_shoulder", "right_elbow", "right_wrist", "right_hand", "right_thumb", "right_fist",
+            "right_end",
+        ),
+        parents=(
+            -1, 0, 1, 2, 3, 4, 0, 6, 7, 8, 9, 0, 11, 12, 13, 14,
+            12, 16, 17, 18, 19, 20, 19, 22, 12, 24, 25, 26, 27, 28, 27, 30,
+        ),
+        left=(6, 7, 8, 9, 10, 16, 17, 18, 19, 20, 21, 22, 23),
+        right=(1, 2, 3, 4, 5, 24, 25, 26, 27, 28, 29, 30, 31),
+    ),
+    # HumanEva-I, 15 joints (VideoPose3D).
+    Skeleton(
+        name="humaneva15",
+        joints=(
+            "pelvis", "thorax", "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist",
+            "left_hip", "left_knee", "left_ankle", "right_hip", "right_knee", "right_ankle", "head",
+        ),
+        parents=(-1, 0, 1, 2, 3, 1, 5, 6, 0, 8, 9, 0, 11, 12, 1),
+        left=(2, 3, 4, 8, 9, 10),
+        right=(5, 6, 7, 11, 12, 13),
+        tables={
+            "parts": {
+                "torso": (0, 1, 14),
+                "left_arm": (2, 3, 4),
+                "right_arm": (5, 6, 7),
+                "left_leg": (8, 9, 10),
+                "right_leg": (11, 12, 13),
+            }
+        },
+    ),
+    # COCO keypoints; the tree is ours (COCO itself defines none), rooted at the nose.
+    Skeleton(
+        name="coco17",
+        joints=(
+            "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+            "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+            "right_ankle",
+        ),
+        parents=(-1, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14),
+        left=(1, 3, 5, 7, 9, 11, 13, 15),
+        right=(2, 4, 6, 8, 10, 12, 14, 16),
+    ),
+    # Halpe-26 of AlphaPose (Halpe-FullBody); tree rooted at the hip.
+    Skeleton(
+        name="halpe26",
+        joints=(
+            "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+            "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+            "right_ankle", "head", "neck", "hip", "left_big_toe", "right_big_toe", "left_small_toe", "right_small_toe",
+            "left_heel", "right_heel",
+        ),
+        parents=(17, 0, 0, 1, 2, 18, 18, 5, 6, 7, 8, 19, 19, 11, 12, 13, 14, 18, 19, -1, 15, 16, 15, 16, 15, 16),
+        left=(1, 3, 5, 7, 9, 11, 13, 15, 20, 22, 24),
+        right=(2, 4, 6, 8, 10, 12, 14, 16, 21, 23, 25),
+        root=19,
+    ),
+)  # fmt: skip
+
+SKELETONS: dict[str, Skeleton] = {skeleton.name: skeleton for skeleton in _SKELETONS}
+
+
+def skeleton(name: str) -> Skeleton:
+    """Return a registered skeleton.
+
+    Raises:
+        ConfigError: for an unknown name, with the nearest known one.
+    """
+    if name in SKELETONS:
+        return SKELETONS[name]
+    near = difflib.get_close_matches(name, SKELETONS, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(SKELETONS)}."
+    raise ConfigError(f"No skeleton is called {name!r}. {hint}")

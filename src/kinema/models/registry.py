@@ -1,0 +1,65 @@
+"""Models by registered name, so that checkpoints name a family and never a dotted path."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+from torch import nn
+
+from kinema.errors import CheckpointError
+
+Shapes = Mapping[str, tuple[int, ...]]
+_MODELS: dict[str, type[nn.Module]] = {}
+M = TypeVar("M", bound=type[nn.Module])
+
+
+def register(name: str) -> Callable[[M], M]:
+    """Register a model class under a name; it must offer `recognise(shapes)` and `unknowable`."""
+
+    def decorate(cls: M) -> M:
+        known = _MODELS.get(name)
+        if known is not None and known.__qualname__ != cls.__qualname__:
+            raise ValueError(f"The model name {name!r} is taken by {known.__module__}.{known.__qualname__}.")
+        _MODELS[name] = cls
+        cls.registered_name = name  # type: ignore[attr-defined]
+        return cls
+
+    return decorate
+
+
+@cache
+def _import_all() -> None:
+    """Import every module of `kinema.models` and the entry points of other packages, once."""
+    import kinema.models as package
+
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.ispkg:
+            importlib.import_module(f"kinema.models.{module.name}")
+    for point in entry_points(group="kinema.models"):
+        point.load()
+
+
+def models() -> dict[str, type[nn.Module]]:
+    """Every registered model class by name."""
+    _import_all()
+    return dict(_MODELS)
+
+
+def model_class(name: str) -> type[nn.Module]:
+    """Look a class up by its registered name.
+
+    Raises:
+        CheckpointError: for an unknown name, with the nearest known one.
+    """
+    known = models()
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(known))}."
+    raise CheckpointError(f"No model is registered as {name!r}. {hint}")
