@@ -1,0 +1,51 @@
+"""Checkpoints of a run: `last.ckpt` and `best.ckpt`, also when it is continued in another directory."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint without version counters, whose memory of the best survives a move.
+
+    A resumed run writes to a directory of its own. Lightning then forgets the best score so far; here the best file
+    is copied over and goes on competing, so that the resumed run selects what the uninterrupted one would have.
+
+    Args:
+        options: those of ModelCheckpoint.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            enable_version_counter=False, auto_insert_metric_name=False, save_on_train_epoch_end=None, **options
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state of the run that is continued, with its best file."""
+        source = Path(state_dict.get("best_model_path") or "")
+        target = Path(str(self.dirpath)) / source.name
+        if (
+            state_dict.get("dirpath") != self.dirpath
+            and source.is_file()
+            and state_dict.get("best_model_score") is not None
+        ):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_suffix(".copying")
+            shutil.copyfile(source, temporary)
+            temporary.replace(target)
+            score = torch.as_tensor(state_dict["best_model_score"])
+            state_dict = {
+                **state_dict,
+                "dirpath": self.dirpath,
+                "best_model_path": str(target),
+                "kth_best_model_path": str(target),
+                "kth_value": score,
+                "best_k_models": {str(target): score},
+                "last_model_path": "",
+            }
+        super().load_state_dict(state_dict)

@@ -1,0 +1,92 @@
+"""What a run leaves behind: one log line per validation, the result table, `metrics.json`, `report.md` and CSV."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from kinema.runs import write_atomic
+
+log = logging.getLogger(__name__)
+
+
+class RunReport(pl.Callback):
+    """Write the reports of a task into the run directory, on rank 0.
+
+    Args:
+        output_dir: the run directory.
+    """
+
+    def __init__(self, output_dir: str) -> None:
+        self.folder = Path(output_dir)
+        self._began = time.perf_counter()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._began = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        metrics = trainer.callback_metrics
+        shown = [
+            f"{key} {float(metrics[key]):.4g}" for key in ("train/loss", "val/mpjpe", "val/p_mpjpe") if key in metrics
+        ]
+        if not shown:
+            shown = [f"{key} {float(value):.4g}" for key, value in list(metrics.items())[:3]]
+        seconds = time.perf_counter() - self._began
+        log.info("epoch %d, step %d, %.0f s: %s", trainer.current_epoch, trainer.global_step, seconds, ", ".join(shown))
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        from rich.console import Console
+
+        console = Console()
+        for name, report in pl_module.reports.items():
+            suffix = "" if name == "test" else "_" + name.replace("/", "_")
+            self._write(f"report{suffix}", report)
+            for table in report.to_rich(title=f"{name}: {self.folder.name}"):
+                console.print(table)
+        console.print(f"run directory: {self.folder}", markup=False, soft_wrap=True)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Merge what has been measured so far; a stage that fails later does not take it away."""
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        values = {key: float(value) for key, value in trainer.callback_metrics.items() if "/" in key}
+        for name, report in getattr(pl_module, "reports", {}).items():
+            values.update(report.to_metrics(name))
+        if not values:
+            return
+        path = self.folder / "metrics.json"
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        meta = {**known.pop("_meta", {}), **self._meta(trainer, pl_module)}
+        document: dict[str, Any] = {**dict(sorted({**known, **values}.items())), "_meta": meta}
+        write_atomic(path, json.dumps(document, indent=1))
+
+    def _meta(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        meta: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        provenance = getattr(getattr(pl_module, "model", None), "provenance", None)
+        if provenance is not None:
+            meta["checkpoint"] = {"family": provenance.family, "sha256": provenance.sha256}
+        keeper = trainer.checkpoint_callback
+        if keeper is not None and getattr(keeper, "best_model_path", ""):
+            meta["best_checkpoint"] = Path(keeper.best_model_path).name
+        versions = {name: report.version for name, report in getattr(pl_module, "reports", {}).items()}
+        if versions:
+            meta["protocol_versions"] = versions
+        fingerprint = getattr(getattr(trainer, "datamodule", None), "fingerprint", None)
+        if fingerprint:
+            meta["dataset"] = fingerprint
+        return meta
+
+    def _write(self, stem: str, report: Any) -> None:
+        write_atomic(self.folder / f"{stem}.md", report.to_markdown())
+        write_atomic(self.folder / f"{stem}.csv", report.to_csv())
+        if report.arrays:
+            report.save_arrays(self.folder / "predictions" / f"{stem}.npz")

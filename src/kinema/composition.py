@@ -1,0 +1,320 @@
+"""From a configuration to live objects: model, data, task, trainer, in this order, and the check between them."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from kinema import launch
+from kinema.core.spec import DataSpec, Signature
+from kinema.errors import ConfigError, KinemaError
+
+log = logging.getLogger(__name__)
+
+
+def compose(overrides: Iterable[str] = (), config_name: str = "config") -> DictConfig:
+    """Compose a configuration as the command line does, for notebooks, tests and scripts.
+
+    Args:
+        overrides: what would stand on the command line, for example ["model=poseformer", "seed=1"].
+        config_name: the root file in `conf/`.
+
+    Returns:
+        The configuration; `paths.output_dir` is `outputs/api` unless overridden.
+    """
+    launch.register_resolvers()
+    words = list(overrides)
+    if not any(word.startswith("paths.output_dir=") for word in words):
+        words.append("paths.output_dir=outputs/api")
+    if GlobalHydra.instance().is_initialized():  # inside a run, for example a test of the command line
+        GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(launch.config_dir())):
+        return hydra_compose(config_name=config_name, overrides=words)
+
+
+def create(name: str, **overrides: Any) -> nn.Module:
+    """Build a fresh network by the name of its configuration, with the default data set's joints.
+
+    Args:
+        name: a file of `conf/model/`, such as "dstformer_lite".
+        overrides: constructor arguments to change.
+
+    Returns:
+        The module with freshly initialised weights.
+    """
+    known = {path.stem for path in (launch.config_dir() / "model").glob("*.yaml") if not path.stem.startswith("_")}
+    if name not in known:
+        raise ConfigError(f"No model is called {name!r}. Known: {', '.join(sorted(known))}.")
+    # Merged here and not spelt as overrides: any plain value works, and a new key (a typo) is refused below.
+    node = compose([f"model={name}"]).model
+    unknown = [key for key in overrides if key not in node]
+    if unknown:
+        raise ConfigError(
+            f"{name} has no argument {unknown[0]!r}. It has: {', '.join(k for k in node if k[0] != '_')}."
+        )
+    for key, value in overrides.items():
+        node[key] = value
+    return make(node)
+
+
+def make(node: DictConfig, **arguments: Any) -> Any:
+    """Instantiate a node with `_target_`; user errors inside come out as they are."""
+    try:
+        return instantiate(node, _convert_="all", **arguments)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, KinemaError):
+            raise error.__cause__ from None
+        raise ConfigError(f"{node.get('_target_')}: {str(error).strip()}") from error
+
+
+def explicit_model_overrides() -> dict[str, str]:
+    """Constructor arguments of the model that the user typed (model.num_frames=27), not those of yaml files."""
+    if not HydraConfig.initialized():
+        return {}
+    typed = {}
+    for word in HydraConfig.get().overrides.task:
+        key, _, value = word.lstrip("+").partition("=")
+        if key.startswith("model.") and key.count(".") == 1:
+            typed[key.removeprefix("model.")] = value
+    return typed
+
+
+def model_was_chosen() -> bool:
+    """Whether `model=` was typed, rather than taken from the defaults or an experiment."""
+    return HydraConfig.initialized() and any(w.startswith("model=") for w in HydraConfig.get().overrides.task)
+
+
+def build_model(config: DictConfig) -> nn.Module:
+    """The network of a run: from `ckpt` where one is given, else fresh from `model`, with `init` weights if any.
+
+    Raises:
+        ConfigError, CheckpointError: where file and configuration contradict each other.
+    """
+    if config.ckpt:
+        return _model_of_checkpoint(config)
+    with torch.device("meta"):  # shapes and arguments are checked before memory is spent
+        make(config.model)
+    model = make(config.model)
+    if config.init:
+        from kinema.checkpoints.transfer import transfer
+
+        transfer(config.init, model)
+    return model
+
+
+def _model_of_checkpoint(config: DictConfig) -> nn.Module:
+    from kinema.checkpoints.load import load, peek
+
+    family, arguments, unknowable = peek(config.ckpt)
+    chosen = get_class(config.model["_target_"])
+    same_family = getattr(chosen, "registered_name", None) == family
+    if model_was_chosen() and not same_family:
+        raise ConfigError(
+            f"{config.ckpt} holds a {family} but model={HydraConfig.get().runtime.choices['model']} was chosen. "
+            f"Drop model=, the file tells its own."
+        )
+    typed = explicit_model_overrides()
+    overrides: dict[str, Any] = {}
+    for key in typed:
+        wanted = OmegaConf.to_container(config.model, resolve=True)[key]  # type: ignore[index, call-overload]
+        if key in unknowable:
+            overrides[key] = wanted
+        elif key in arguments and _plain(arguments[key]) != _plain(wanted):
+            raise ConfigError(
+                f"{config.ckpt} was built with {key}={_shown(arguments[key])} but model.{key}={_shown(wanted)} is asked "
+                f"for. Use model.{key}={_shown(arguments[key])}, or drop model.{key} to follow the file."
+            )
+    if same_family:
+        # What a file cannot tell (heads, causal) stands in the yaml of its size, if that is the one composed.
+        node = OmegaConf.to_container(config.model, resolve=True)
+        assert isinstance(node, dict)
+        told = {key: value for key, value in arguments.items() if key not in unknowable}
+        if all(_plain(node.get(key)) == _plain(value) for key, value in told.items()):
+            overrides = {key: node[key] for key in unknowable if key in node} | overrides
+    return load(config.ckpt, **overrides)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def _shown(value: Any) -> str:
+    return str(list(value) if isinstance(value, (list, tuple)) else value).replace(" ", "")
+
+
+def build_data(config: DictConfig, signature: Signature) -> Any:
+    """The DataModule of `dataset`, following the model where its own values are null."""
+    return make(config.dataset, signature=signature, _recursive_=False)
+
+
+def build_task(config: DictConfig, model: nn.Module) -> Any:
+    """The LightningModule of `task` around a model; optimiser and scheduler stay partial."""
+    node = config.task
+    arguments = {}
+    for key in node:
+        if key == "_target_":
+            continue
+        value = node[key]
+        if isinstance(value, DictConfig) and "_target_" in value:
+            arguments[key] = make(value)
+        else:
+            arguments[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    try:
+        return get_class(node["_target_"])(model=model, **arguments)
+    except TypeError as error:
+        raise ConfigError(f"task: {error}. Its keys are those of {node['_target_']}.") from error
+
+
+def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -> None:
+    """Refuse combinations that cannot work, before any array is opened.
+
+    Raises:
+        ConfigError: its last sentence is an override that works.
+    """
+    dataset = config.dataset.name
+    if signature.output not in task.outputs:
+        raise ConfigError(
+            f"task={task.name} needs a model that gives {' or '.join(sorted(task.outputs))}, but {_model_name(config)} "
+            f"gives {signature.output}. Use model=dstformer_tiny, or another task."
+        )
+    if task.name not in spec.tasks:
+        raise ConfigError(
+            f"dataset={dataset} serves {', '.join(sorted(spec.tasks)) or 'prediction of new videos only'}, "
+            f"not task={task.name}. Use dataset=synthetic, or another task."
+        )
+    if config.mode in ("train", "test") and not spec.has_3d and "pose3d" in task.needs:
+        raise ConfigError(f"dataset={dataset} has no 3D truth. Use mode=predict or mode=render with it.")
+    origin = str(config.ckpt) if config.ckpt else _model_name(config)
+    for key, kind, found, wanted in (
+        ("num_joints", "input", signature.joints, spec.skeleton2d),
+        ("num_joints_out", "output", signature.joints_out, spec.skeleton),
+    ):
+        if wanted is not None and found != len(wanted):
+            remedy = (
+                "Use a data set (or a converter) with that skeleton, or another checkpoint."
+                if config.ckpt
+                else f"Use model.{key}={len(wanted)}, or drop model.{key} to follow the data set."
+            )
+            raise ConfigError(f"{origin} has {found} {kind} joints but dataset={dataset} has {len(wanted)}. {remedy}")
+    frames = config.dataset.get("frames")
+    if frames is not None:
+        fits = {"exact": frames == signature.frames, "max": frames <= signature.frames, "any": True}
+        if not fits[signature.frames_rule]:
+            raise ConfigError(
+                f"{origin} was built for {signature.frames} frames but dataset.frames={frames}. "
+                f"Use model.num_frames={frames} (a freshly trained model), "
+                f"or drop dataset.frames to follow the model (dataset.frames=null)."
+            )
+    if signature.in_channels not in (2, 3):
+        raise ConfigError(f"{origin} takes {signature.in_channels} channels; 2 (x, y) or 3 (x, y, score) exist. "
+                          f"Use model.in_channels=2.")  # fmt: skip
+    trained_for = getattr(task.model, "provenance", None)
+    trained_for = getattr(trained_for, "preprocess", None)
+    if trained_for and spec.preprocess and trained_for != spec.preprocess:
+        raise ConfigError(
+            f"{origin} was trained with the preprocessing {trained_for!r}, dataset={dataset} uses {spec.preprocess!r}. "
+            f"Use dataset.preprocess={trained_for}."
+        )
+    task.check(signature, spec)
+    if config.objective.startswith("val/") or config.objective.startswith("test/"):
+        known = set(task.scalars())
+        if config.objective.split("/", 1)[1] not in known:
+            raise ConfigError(
+                f"objective={config.objective} is not measured by the protocol; it gives {', '.join(sorted(known))}. "
+                f"Use objective=val/{sorted(known)[0]}."
+            )
+
+
+def _model_name(config: DictConfig) -> str:
+    if HydraConfig.initialized():
+        return f"model={HydraConfig.get().runtime.choices['model']}"
+    return str(config.model["_target_"]).rsplit(".", 1)[-1]
+
+
+def build_trainer(config: DictConfig) -> Any:
+    """The Lightning Trainer with the callbacks and loggers of the run.
+
+    Raises:
+        ConfigError: for hardware or precision this machine cannot serve.
+    """
+    import lightning.pytorch as pl
+
+    quieten_lightning()
+    _check_hardware(config)
+    callbacks = [make(node) for node in config.callbacks.values() if node is not None]
+    if not config.trainer.enable_progress_bar:
+        callbacks = [one for one in callbacks if not isinstance(one, pl.callbacks.ProgressBar)]
+    loggers = [make(node) for node in config.logger.values() if node is not None]
+    if not loggers:
+        callbacks = [one for one in callbacks if not isinstance(one, pl.callbacks.LearningRateMonitor)]
+    return make(config.trainer, callbacks=callbacks, logger=loggers or False)
+
+
+def _check_hardware(config: DictConfig) -> None:
+    trainer = config.trainer
+    wants_gpu = trainer.accelerator in ("gpu", "cuda")
+    has_gpu = torch.cuda.is_available()
+    if wants_gpu and not has_gpu:
+        raise ConfigError(f"trainer.accelerator={trainer.accelerator} but no GPU is visible to torch. Use trainer=cpu.")
+    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not has_gpu)
+    if on_cpu and str(trainer.precision).startswith("16"):
+        raise ConfigError(
+            f"trainer.precision={trainer.precision} needs a GPU (on a CPU it would silently become bfloat16). "
+            f"Use trainer.precision=32, or bf16-mixed."
+        )
+    if HydraConfig.initialized() and str(trainer.devices) not in ("1", "auto"):
+        launcher = str(HydraConfig.get().launcher.get("_target_", ""))
+        if "joblib" in launcher.lower() and HydraConfig.get().launcher.get("n_jobs", 1) != 1:
+            raise ConfigError(
+                f"trainer.devices={trainer.devices} with a parallel launcher on one machine kills its workers. "
+                f"Use hydra/launcher=basic, or trainer.devices=1."
+            )
+
+
+def quieten_lightning() -> None:
+    """Keep one line per event: Lightning's tips and doubled messages are switched off."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        if logger.level in (logging.NOTSET, logging.INFO):
+            logger.setLevel(logging.WARNING)
+    for text in (
+        r".*isinstance\(treespec, LeafSpec\).*",  # lightning 2.6 with torch 2.13
+        r".*does not have many workers.*",  # a gather from a mapped array is faster than a process
+        r".*Experiment logs directory .* exists.*",
+        r".*Checkpoint directory .* exists and is not empty.*",
+        r".*The `LightningModule\.configure_optimizers.*",
+        r".*number of training batches .* is smaller than the logging interval.*",
+        r".*The dirpath has changed from.*",  # RunCheckpoint carries the state over
+        r".*`torch.jit.script` is deprecated.*",
+        r".*lr_scheduler.step\(\)` before `optimizer.step\(\)`.*",
+        r".*Precision .* is not supported by the model summary.*",
+        r".*IterableDataset.*has `__len__` defined.*",
+        r".*Found .* module\(s\) in eval mode at the start of training.*",
+    ):
+        warnings.filterwarnings("ignore", message=text)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain containers, resolved: what checkpoints and reports keep."""
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def output_dir(config: DictConfig) -> Path:
+    """The run's folder, absolute."""
+    return Path(config.paths.output_dir).absolute()

@@ -1,0 +1,138 @@
+"""Where a run writes, and how its further DDP ranks find the same job: light to import, before Hydra parses."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+RANK_ARGUMENTS = "KINEMA_RANK_ARGS"
+_KEPT = ("hydra.job.name=", "hydra.output_subdir=")  # appended by Lightning for ranks above 0, still wanted
+_LAUNCHER_IDS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID")
+
+
+def rank() -> int:
+    """Global rank of this process as the launcher's environment tells it; 0 in a single process."""
+    for key in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if os.environ.get(key, "").isdigit():
+            return int(os.environ[key])
+    return 0
+
+
+def adopt_rank_arguments() -> None:
+    """Turn a rank that Lightning started again into a plain single run of its parent's job.
+
+    Lightning repeats the command line of the parent, which in a multirun would start the whole sweep once more.
+    """
+    if RANK_ARGUMENTS in os.environ and "LOCAL_RANK" in os.environ:
+        handed_over = json.loads(os.environ[RANK_ARGUMENTS])
+        sys.argv[1:] = handed_over + [word for word in sys.argv[1:] if word.startswith(_KEPT)]
+        _end_with_parent()
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel to end this rank when the main process dies, so that a killed run leaves no orphan (Linux)."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+    import signal
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 = PR_SET_PDEATHSIG
+
+
+@contextmanager
+def one_job(output_dir: Path, overrides: list[str], config_flags: list[str]) -> Iterator[None]:
+    """Let Lightning start ranks for this job only, and leave no trace for the next job of a sweep.
+
+    Args:
+        output_dir: absolute folder of this job, shared by its ranks.
+        overrides: the job's own overrides, without those of the sweep.
+        config_flags: --config-dir and --config-name as given.
+    """
+    if "LOCAL_RANK" in os.environ:
+        yield
+        return
+    before = dict(os.environ)
+    os.environ[RANK_ARGUMENTS] = json.dumps([*config_flags, *overrides, f"hydra.run.dir='{output_dir}'"])
+    try:
+        yield
+    finally:
+        dist = sys.modules.get("torch.distributed")
+        if dist is not None and dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def stamp(pattern: str) -> str:
+    """Name a run by the launcher's job id where ranks start separately (torchrun, SLURM), else by the clock."""
+    if "LOCAL_RANK" in os.environ or "SLURM_PROCID" in os.environ:
+        for key in _LAUNCHER_IDS:
+            if os.environ.get(key, "none") != "none":
+                return os.environ[key][:8]
+    return datetime.now().strftime(pattern)
+
+
+def run_name(experiment: str | None, model: str, dataset: str) -> str:
+    """Folder name of a run: its experiment, or model and dataset."""
+    if experiment and experiment not in ("null", "None"):
+        return experiment.replace("/", "_")
+    return f"{model}-{dataset}".replace("/", "_")
+
+
+def log_name() -> str:
+    """One log file per rank."""
+    return "run.log" if rank() == 0 else f"run.rank{rank()}.log"
+
+
+def cache_dir() -> str:
+    """$KINEMA_CACHE, else `kinema` in the user's cache folder."""
+    if os.environ.get("KINEMA_CACHE"):
+        return os.environ["KINEMA_CACHE"]
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return str(Path(base) / "kinema")
+
+
+def terminal() -> bool:
+    """Whether somebody watches: progress bars in pipes and logs are garbage."""
+    return sys.stdout.isatty() and not os.environ.get("CI")
+
+
+class ConsoleHandler(logging.Handler):
+    """Log lines for a person: rank 0 only, warnings marked."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if rank() != 0 and record.levelno < logging.ERROR:
+            return
+        mark = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        try:
+            sys.stderr.write(f"{mark}{self.format(record)}\n")
+        except (BrokenPipeError, ValueError):
+            self.handleError(record)
+
+
+def register_resolvers() -> None:
+    """Make the resolvers of `conf/` known; safe to call again."""
+    from omegaconf import OmegaConf
+
+    for name, function in (
+        ("kinema.stamp", stamp),
+        ("kinema.run_name", run_name),
+        ("kinema.log_name", log_name),
+        ("kinema.cache_dir", cache_dir),
+        ("kinema.terminal", terminal),
+    ):
+        # Cached, so that every access of one configuration sees one time.
+        OmegaConf.register_new_resolver(name, function, use_cache=name == "kinema.stamp", replace=True)
+
+
+def config_dir() -> Path:
+    """`conf/`: inside the package in a wheel, at the top of the repository in a clone."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if (inside / "config.yaml").is_file() else package.parents[1] / "conf"

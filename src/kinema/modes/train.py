@@ -1,0 +1,89 @@
+"""mode=train: fit, then test the best checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from kinema import composition, runs
+from kinema.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> float | None:
+    """Train `model` on `dataset` for `task`, test the best checkpoint, and return the objective.
+
+    Returns:
+        The objective as a float; +-inf where training diverged, so that a search goes on.
+    """
+    import lightning.pytorch as pl
+
+    with runs.recorded(config) as run_:
+        if config.ckpt:
+            raise ConfigError(f"mode=train starts from init={config.ckpt} or resume={config.ckpt}, not from ckpt=.")
+        pl.seed_everything(config.seed, workers=True, verbose=False)
+        model, data, task = build(config)
+        trainer = composition.build_trainer(config)
+        resume = runs.checkpoint_to_resume(config)
+        if resume is not None:
+            run_.status("running", resumed_from=str(resume))
+        trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+        best = best_checkpoint(trainer)
+        if data.has_test() and not config.trainer.fast_dev_run:
+            log.info("testing %s", best or "the weights after the last step")
+            trainer.test(task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
+        elif config.trainer.fast_dev_run and data.has_test():
+            trainer.test(task, datamodule=data, verbose=False)
+        value = objective(config, trainer)
+        run_.status(
+            "running",
+            objective=value,
+            best_checkpoint=best,
+            resumed_from=str(resume) if resume else None,
+            evaluate=f"run.py {' '.join(runs.overrides())} mode=test ckpt={best}" if best else None,
+        )
+        return value
+
+
+def build(config: DictConfig) -> tuple[Any, Any, Any]:
+    """Model, data and task of a run, checked against each other; logs their sizes."""
+    model = composition.build_model(config)
+    data = composition.build_data(config, model.signature)
+    task = composition.build_task(config, model)
+    composition.check(task, model.signature, data.spec, config)
+    task.describe(spec=data.spec.to_dict(), config=composition.plain(config))
+    count = sum(parameter.numel() for parameter in model.parameters())
+    log.info("%s: %s parameters, %d frames", type(model).__name__, f"{count:,}", model.signature.frames)
+    return model, data, task
+
+
+def best_checkpoint(trainer: Any) -> str | None:
+    """The best checkpoint on disk, else the last one (said so), else None."""
+    keeper = trainer.checkpoint_callback
+    if keeper is None:
+        return None
+    if keeper.best_model_path and Path(keeper.best_model_path).is_file():
+        return str(keeper.best_model_path)
+    if getattr(keeper, "last_model_path", "") and Path(keeper.last_model_path).is_file():
+        log.info("no validation was run, so the last checkpoint is taken")
+        return str(keeper.last_model_path)
+    return None
+
+
+def objective(config: DictConfig, trainer: Any) -> float | None:
+    """The objective of a run for sweepers: the best validation value, or a test value where one is named."""
+    name, worst = config.objective, math.inf if config.objective_mode == "min" else -math.inf
+    keeper = trainer.checkpoint_callback
+    value = None
+    if keeper is not None and keeper.monitor == name and keeper.best_model_score is not None:
+        value = float(keeper.best_model_score)
+    elif name in trainer.callback_metrics:
+        value = float(trainer.callback_metrics[name])
+    if value is None:
+        return None
+    return value if math.isfinite(value) else worst

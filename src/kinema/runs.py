@@ -1,0 +1,219 @@
+"""The run directory: what it was, with what, how it ended, and where an interrupted one goes on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from kinema import composition, launch
+from kinema.errors import ConfigError, KinemaError
+
+log = logging.getLogger(__name__)
+_PACKAGES = ("kinema", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "mamba-ssm")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a small file so that a killed process leaves the old one or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+class Run:
+    """One run directory, written by rank 0 only."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self.folder = composition.output_dir(config)
+        self.main = launch.rank() == 0
+        if self.main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._describe(config)
+            self.status("running")
+
+    def _describe(self, config: DictConfig) -> None:
+        OmegaConf.save(config, self.folder / "config.resolved.yaml", resolve=True)
+        write_atomic(self.folder / "command.txt", shlex.join([Path(sys.executable).name, *sys.argv]) + "\n")
+        environment = {
+            "seed": config.seed,
+            "tags": list(config.tags),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "packages": _versions(),
+            "device": _device(),
+            "git": _git_state(self.folder),
+        }
+        write_atomic(self.folder / "environment.json", json.dumps(environment, indent=1))
+
+    def status(self, state: str, **more: Any) -> None:
+        """Record how the run stands: running, finished, interrupted or failed."""
+        if self.main:
+            write_atomic(self.folder / "status.json", json.dumps({"status": state, **more}, indent=1))
+
+    def metrics(self, values: Mapping[str, float], meta: Mapping[str, Any]) -> None:
+        """Merge flat metrics into `metrics.json` (sorted, floats) with what they were measured on."""
+        if not self.main:
+            return
+        path = self.folder / "metrics.json"
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        merged = {**{k: v for k, v in known.items() if k != "_meta"}, **{k: float(v) for k, v in values.items()}}
+        document = {**dict(sorted(merged.items())), "_meta": {**known.get("_meta", {}), **meta}}
+        write_atomic(path, json.dumps(document, indent=1))
+
+
+@contextmanager
+def recorded(config: DictConfig) -> Iterator[Run]:
+    """Keep `status.json` true however the run ends, and turn interruptions into their exit codes."""
+    run = Run(config)
+    resume = f"{Path(sys.argv[0]).name} {' '.join(overrides())} resume=auto".strip()
+    try:
+        yield run
+    except KinemaError as error:
+        run.status("failed", reason=str(error))
+        raise
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Lightning ends a run on Ctrl-C by SystemExit(1), on SIGTERM by a SystemExit without a code.
+        terminated = type(error).__name__ == "SIGTERMException"
+        run.status("interrupted", reason="SIGTERM" if terminated else "Ctrl-C", resume=resume)
+        log.warning("interrupted; go on with: %s", resume)
+        raise SystemExit(143 if terminated else 130) from None
+    except Exception as error:
+        run.status("failed", reason=f"{type(error).__name__}: {error}")
+        raise
+    else:
+        path = run.folder / "status.json"
+        more = json.loads(path.read_text()) if run.main and path.is_file() else {}
+        more.pop("status", None)
+        run.status("finished", **more)
+
+
+def overrides() -> list[str]:
+    """What was typed for this job, but for `resume`."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return []
+    return [word for word in HydraConfig.get().overrides.task if not word.startswith("resume=")]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else platform.processor() or platform.machine()
+
+
+def _git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit and local changes of the code that runs; None outside a clone. The diff lies in `git.diff`."""
+    source = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(source), *words], capture_output=True, text=True, check=True, timeout=20
+        ).stdout
+
+    try:
+        commit = git("rev-parse", "HEAD").strip()
+        diff = git("diff", "HEAD")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    if diff:
+        write_atomic(folder / "git.diff", diff)
+    return {"commit": commit, "dirty": bool(diff)}
+
+
+# --- going on with an interrupted run -------------------------------------------------------------------------------
+
+
+def checkpoint_to_resume(config: DictConfig) -> Path | None:
+    """The checkpoint that `resume` means, or None to begin from the start.
+
+    `auto` takes the furthest readable checkpoint of this run directory, else of the newest run beside it (same task
+    and experiment, or same model and data set).
+
+    Raises:
+        ConfigError: for a missing file (naming those that exist) or a training that has already finished.
+    """
+    if not config.resume:
+        return None
+    if config.resume == "auto":
+        found = _furthest(composition.output_dir(config))
+        if found is None:
+            log.info("resume=auto: no earlier run to go on with; starting from the beginning")
+            return None
+    else:
+        found = Path(config.resume)
+        if not found.is_file():
+            near = sorted(str(path) for path in found.parent.glob("*.ckpt")) if found.parent.is_dir() else []
+            listed = f" There: {', '.join(near)}." if near else ""
+            raise ConfigError(f"resume={found} does not exist.{listed} Use resume=auto for the newest run.")
+    progress = _progress(found)
+    if progress is None:
+        raise ConfigError(
+            f"resume={found} is no training state of Kinema (it may hold weights only). "
+            f"Use init={found} to start from its weights, or ckpt={found} to evaluate them."
+        )
+    epoch, step, _ = progress
+    done = _already_finished(config, epoch, step)
+    if done:
+        raise ConfigError(f"{found} has already finished: {done}, or drop resume.")
+    log.info("resuming from %s (epoch %d, step %d)", found, epoch, step)
+    return found
+
+
+def _already_finished(config: DictConfig, epoch: int, step: int) -> str | None:
+    if config.trainer.max_steps > 0 and step >= config.trainer.max_steps:
+        return f"step {step}. Raise trainer.max_steps (now {config.trainer.max_steps})"
+    if config.trainer.max_epochs and 0 < config.trainer.max_epochs <= epoch:
+        return f"epoch {epoch}. Raise trainer.max_epochs (now {config.trainer.max_epochs})"
+    return None
+
+
+def _furthest(folder: Path) -> Path | None:
+    siblings = sorted(folder.parent.glob("*/"), key=lambda path: path.name, reverse=True)
+    for candidate in [folder, *(one for one in siblings if one.absolute() != folder)]:
+        ranked = []
+        for path in candidate.glob("checkpoints/*.ckpt"):
+            progress = _progress(path)
+            if progress is None:
+                log.warning("resume=auto: %s cannot be read and is skipped", path)
+            else:
+                ranked.append((progress, path.name == "last.ckpt", path))
+        if ranked:
+            return max(ranked)[-1]
+    return None
+
+
+def _progress(path: Path) -> tuple[int, int, int] | None:
+    """(finished epochs, optimiser steps, batches of the running epoch) of a training state, None if it is none."""
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        loop = state["loops"]["fit_loop"]
+        finished = int(loop["epoch_progress"]["current"]["completed"])
+        batches = int(loop["epoch_loop.batch_progress"]["current"]["processed"])
+        return finished, int(state["global_step"]), batches
+    except Exception:  # whatever is wrong with the file, it is no checkpoint to go on with
+        return None

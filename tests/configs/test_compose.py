@@ -1,0 +1,129 @@
+"""Every file of `conf/` composes, its keys are the constructor's, and nothing is hidden or dead."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import get_class, get_object
+from omegaconf import DictConfig, OmegaConf
+
+from kinema import launch
+from kinema.composition import build_data, build_task, check, compose, make
+
+CONF = launch.config_dir()
+# Given by composition at run time, not by yaml.
+_GIVEN = {"model", "signature", "self"}
+
+
+def _names(group: str) -> list[str]:
+    root = CONF / group
+    paths = [path for path in sorted(root.rglob("*.yaml")) if not path.stem.startswith("_")]
+    return [str(path.relative_to(root).with_suffix("")) for path in paths]
+
+
+EXPERIMENTS = _names("experiment")
+
+
+def _parameters(target: str) -> set[str]:
+    cls = get_object(target)
+    names: set[str] = set()
+    for one in inspect.getmro(cls) if inspect.isclass(cls) else [cls]:
+        signature = inspect.signature(one.__init__ if inspect.isclass(one) else one)
+        names |= {p.name for p in signature.parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        if not any(p.kind == p.VAR_KEYWORD for p in signature.parameters.values()):
+            break  # without **options the bases add nothing
+    return names - _GIVEN
+
+
+@pytest.mark.parametrize("group", ["task", "model", "dataset", "trainer", "logger", "callbacks", "debug"])
+def test_every_option_composes(group: str) -> None:
+    assert _names(group)
+    for name in _names(group):
+        config = compose([f"{group}={name}"])
+        assert OmegaConf.to_container(config, resolve=True)
+
+
+@pytest.mark.parametrize("group", ["model", "dataset", "task"])
+def test_yaml_keys_are_the_constructors(group: str) -> None:
+    for name in _names(group):
+        node = compose([f"{group}={name}"])[group]
+        keys = {str(key) for key in node if not str(key).startswith("_")}
+        wanted = _parameters(node["_target_"])
+        assert keys <= wanted, f"{group}/{name}: dead keys {sorted(keys - wanted)}"
+        assert wanted <= keys, f"{group}/{name}: hidden parameters {sorted(wanted - keys)}"
+
+
+@pytest.mark.parametrize("group", ["trainer", "callbacks", "logger"])
+def test_library_nodes_have_no_dead_keys(group: str) -> None:
+    for name in _names(group):
+        if name in ("wandb", "mlflow"):  # their packages are extras
+            continue
+        node = compose([f"{group}={name}"])[group]
+        nodes = [node] if "_target_" in node else [child for child in node.values() if child is not None]
+        for one in nodes:
+            keys = {str(key) for key in one if not str(key).startswith("_")}
+            wanted = _parameters(one["_target_"])
+            assert keys <= wanted, f"{group}/{name}: {one['_target_']} has no {sorted(keys - wanted)}"
+
+
+@pytest.mark.parametrize("name", _names("model"))
+def test_every_model_builds_on_meta_and_says_what_it_is(name: str) -> None:
+    with torch.device("meta"):
+        model = make(compose([f"model={name}"]).model)
+    assert model.signature.frames > 0
+    assert all(parameter.device.type == "meta" for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_fits_together(name: str) -> None:
+    config = compose([f"experiment={name}"])
+    assert isinstance(config, DictConfig)
+    with torch.device("meta"):
+        model = make(config.model)
+    data = build_data(config, model.signature)
+    task = build_task(config, model)
+    check(task, model.signature, data.spec, config)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_says_where_it_comes_from(name: str) -> None:
+    text = (CONF / "experiment" / f"{name}.yaml").read_text()
+    assert text.startswith("# @package _global_\n# "), "an experiment begins with its source and expected number"
+
+
+@pytest.mark.parametrize("name", _names("search"))
+def test_every_search_space_names_existing_keys(name: str) -> None:
+    node = OmegaConf.load(CONF / "search" / f"{name}.yaml")
+    assert isinstance(node, DictConfig)
+    config = compose([])
+    for key in node.hydra.sweeper.params:
+        assert OmegaConf.select(config, str(key), default=inspect) is not inspect, f"{name}: {key} is no key"
+
+
+def test_numbers_in_yaml_are_numbers() -> None:
+    """1e-4 and the like: what YAML 1.1 would read as a string must not slip through."""
+
+    def walk(node: object, where: str) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                walk(value, f"{where}.{key}")
+        elif isinstance(node, str):
+            try:
+                float(node)
+            except ValueError:
+                return
+            raise AssertionError(f"{where} is the string {node!r}")
+
+    for path in sorted(CONF.rglob("*.yaml")):
+        container = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        if "dataset" in path.parts or "task" in path.parts or "model" in path.parts or "trainer" in path.parts:
+            walk(container, str(Path(path).relative_to(CONF)))
+
+
+def test_get_class_finds_every_target() -> None:
+    for group in ("model", "dataset", "task"):
+        for name in _names(group):
+            assert get_class(compose([f"{group}={name}"])[group]["_target_"])
