@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "kinema"
 
 # A module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"errors", "__init__"},
+    {"errors", "files", "__init__"},
     {"core"},
     {"data", "models", "viz"},
     {"protocols", "checkpoints", "inference", "complexity", "testing"},

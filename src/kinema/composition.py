@@ -111,14 +111,19 @@ def build_model(config: DictConfig) -> nn.Module:
     if config.init:
         from kinema.checkpoints.transfer import transfer
 
-        transfer(config.init, model)
+        log.info("init=%s: %s", config.init, transfer(model, config.init))
     return model
 
 
 def _model_of_checkpoint(config: DictConfig) -> nn.Module:
-    from kinema.checkpoints.load import load, peek
+    from kinema.checkpoints.envelopes import read_weights
+    from kinema.checkpoints.load import TRAINING_ONLY, identify, load
+    from kinema.models.registry import model_class
 
-    family, arguments, unknowable = peek(config.ckpt)
+    found = read_weights(config.ckpt)
+    family, arguments = identify(found)
+    # Kinema's own files tell every argument, official ones leave some open (heads, causal).
+    unknowable = {} if found.record else dict(getattr(model_class(family), "unknowable", {}))
     chosen = get_class(config.model["_target_"])
     same_family = getattr(chosen, "registered_name", None) == family
     if model_was_chosen() and not same_family:
@@ -132,16 +137,16 @@ def _model_of_checkpoint(config: DictConfig) -> nn.Module:
         wanted = OmegaConf.to_container(config.model, resolve=True)[key]  # type: ignore[index, call-overload]
         if key in unknowable:
             overrides[key] = wanted
-        elif key in arguments and _plain(arguments[key]) != _plain(wanted):
+        elif key in arguments and key not in TRAINING_ONLY and _plain(arguments[key]) != _plain(wanted):
             raise ConfigError(
-                f"{config.ckpt} was built with {key}={_shown(arguments[key])} but model.{key}={_shown(wanted)} is asked "
-                f"for. Use model.{key}={_shown(arguments[key])}, or drop model.{key} to follow the file."
+                f"{config.ckpt} was built with {key}={_shown(arguments[key])}, not model.{key}={_shown(wanted)}. "
+                f"Use model.{key}={_shown(arguments[key])}, or drop model.{key} to follow the file."
             )
     if same_family:
         # What a file cannot tell (heads, causal) stands in the yaml of its size, if that is the one composed.
         node = OmegaConf.to_container(config.model, resolve=True)
         assert isinstance(node, dict)
-        told = {key: value for key, value in arguments.items() if key not in unknowable}
+        told = {key: value for key, value in arguments.items() if key not in (*unknowable, *TRAINING_ONLY)}
         if all(_plain(node.get(key)) == _plain(value) for key, value in told.items()):
             overrides = {key: node[key] for key in unknowable if key in node} | overrides
     return load(config.ckpt, **overrides)
@@ -157,7 +162,8 @@ def _shown(value: Any) -> str:
 
 def build_data(config: DictConfig, signature: Signature) -> Any:
     """The DataModule of `dataset`, following the model where its own values are null."""
-    return make(config.dataset, signature=signature, _recursive_=False)
+    # Handed over after Hydra: it would turn the signature, a dataclass, into a dict.
+    return make(config.dataset, _partial_=True, _recursive_=False)(signature=signature)
 
 
 def build_task(config: DictConfig, model: nn.Module) -> Any:

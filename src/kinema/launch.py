@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TextIO
 
 RANK_ARGUMENTS = "KINEMA_RANK_ARGS"
 _KEPT = ("hydra.job.name=", "hydra.output_subdir=")  # appended by Lightning for ranks above 0, still wanted
@@ -103,17 +104,17 @@ def terminal() -> bool:
     return sys.stdout.isatty() and not os.environ.get("CI")
 
 
-class ConsoleHandler(logging.Handler):
-    """Log lines for a person: rank 0 only, warnings marked."""
+class ConsoleHandler(logging.StreamHandler[TextIO]):
+    """Log lines for a person: rank 0 only but for errors, warnings marked."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        if rank() != 0 and record.levelno < logging.ERROR:
-            return
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether this process shows a record."""
+        return bool(super().filter(record)) and (rank() == 0 or record.levelno >= logging.ERROR)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, with its level where it is more than information."""
         mark = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        try:
-            sys.stderr.write(f"{mark}{self.format(record)}\n")
-        except (BrokenPipeError, ValueError):
-            self.handleError(record)
+        return mark + super().format(record)
 
 
 def register_resolvers() -> None:

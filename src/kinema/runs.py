@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 import shlex
 import subprocess
@@ -19,17 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from kinema import composition, launch
 from kinema.errors import ConfigError, KinemaError
+from kinema.files import write_atomic
 
 log = logging.getLogger(__name__)
 _PACKAGES = ("kinema", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "mamba-ssm")
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a small file so that a killed process leaves the old one or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 class Run:

@@ -53,7 +53,7 @@ def members(folder: Path) -> list[dict[str, Any]]:
                 "objective": status.get("objective"),
                 "name": config.get("objective", "objective"),
                 "mode": config.get("objective_mode", "min"),
-                "overrides": [str(word) for word in overrides],
+                "overrides": overrides,
                 "metrics": values,
             }
         )
@@ -93,7 +93,7 @@ def summarise(folder: Path) -> dict[str, Any] | None:
         value = run["objective"]
         shown = f"{value:.4g}" if isinstance(value, (int, float)) else "-"
         table.add_row(run["run"], run["status"], shown, *(told.get(key, "") for key in varied))
-    console = Console()
+    console = Console() if Console().is_terminal else Console(width=160)
     console.print(table)
     failed = [run for run in runs if run["status"] != "finished"]
     for run in failed:

@@ -20,7 +20,8 @@ _GIVEN = {"model", "signature", "self"}
 
 def _names(group: str) -> list[str]:
     root = CONF / group
-    paths = [path for path in sorted(root.rglob("*.yaml")) if not path.stem.startswith("_")]
+    found = root.rglob("*.yaml") if group == "experiment" else root.glob("*.yaml")
+    paths = [path for path in sorted(found) if not path.stem.startswith("_")]
     return [str(path.relative_to(root).with_suffix("")) for path in paths]
 
 

@@ -26,6 +26,8 @@ class LayerRandomness(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        text = f"{self.seed}/{trainer.current_epoch}/{batch_idx}/{trainer.global_rank}"
+        # The data's own epoch: Lightning counts one that max_steps has cut short as finished.
+        epoch = getattr(getattr(trainer, "datamodule", None), "epoch", trainer.current_epoch)
+        text = f"{self.seed}/{epoch}/{batch_idx}/{trainer.global_rank}"
         digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
         torch.manual_seed(int.from_bytes(digest, "little") >> 1)

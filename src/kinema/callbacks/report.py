@@ -10,9 +10,17 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from kinema.runs import write_atomic
+from kinema.files import write_atomic
 
 log = logging.getLogger(__name__)
+
+
+def wide_console() -> Any:
+    """A console for tables: as wide as the terminal, and wide enough for a result table in a pipe or a log."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
 
 
 class RunReport(pl.Callback):
@@ -44,15 +52,14 @@ class RunReport(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        from rich.console import Console
-
-        console = Console()
+        console = wide_console()
         for name, report in pl_module.reports.items():
             suffix = "" if name == "test" else "_" + name.replace("/", "_")
             self._write(f"report{suffix}", report)
-            for table in report.to_rich(title=f"{name}: {self.folder.name}"):
+            # The first table is the one papers print; the others stand in report.md.
+            for table in report.to_rich(title=name)[:1]:
                 console.print(table)
-        console.print(f"run directory: {self.folder}", markup=False, soft_wrap=True)
+        console.print(f"all tables: {self.folder / 'report.md'}", markup=False, soft_wrap=True)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Merge what has been measured so far; a stage that fails later does not take it away."""

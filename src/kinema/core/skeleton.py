@@ -229,6 +229,19 @@ _SKELETONS = (
         left=(1, 3, 5, 7, 9, 11, 13, 15),
         right=(2, 4, 6, 8, 10, 12, 14, 16),
     ),
+    # PoseTrack18; the tree is ours, rooted at the bottom of the head.
+    Skeleton(
+        name="posetrack17",
+        joints=(
+            "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+            "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+            "right_ankle",
+        ),
+        parents=(1, -1, 0, 0, 0, 1, 1, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14),
+        left=(3, 5, 7, 9, 11, 13, 15),
+        right=(4, 6, 8, 10, 12, 14, 16),
+        root=1,
+    ),
     # Halpe-26 of AlphaPose (Halpe-FullBody); tree rooted at the hip.
     Skeleton(
         name="halpe26",

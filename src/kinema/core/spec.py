@@ -48,7 +48,7 @@ class Signature:
         """Arguments of `forward` with fixed pseudo-random values, for describe, export and tests."""
         generator = torch.Generator().manual_seed(0)
         length = self.frames if frames is None else frames
-        shape = (batch, length, self.joints, self.in_channels)
+        shape: tuple[int, ...] = (batch, length, self.joints, self.in_channels)
         if self.persons is not None:
             shape = (batch, self.persons, *shape[1:])
         pose = torch.rand(shape, generator=generator) * 2 - 1

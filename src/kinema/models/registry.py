@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 import pkgutil
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -63,3 +64,18 @@ def model_class(name: str) -> type[nn.Module]:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(known))}."
     raise CheckpointError(f"No model is registered as {name!r}. {hint}")
+
+
+def depth_of(shapes: Shapes, prefix: str) -> int:
+    """Number of blocks `<prefix>.0.`, `<prefix>.1.`, ... among the names of a state dict."""
+    head = f"{prefix}."
+    numbers = {name[len(head) :].split(".")[0] for name in shapes if name.startswith(head)}
+    return len({number for number in numbers if number.isdigit()})
+
+
+def ratio_of(hidden: int, dim: int) -> float:
+    """The `mlp_ratio` for which int(dim * ratio) is `hidden`, as PoseFormer and MotionBERT compute it."""
+    ratio = hidden / dim
+    while int(dim * ratio) < hidden:  # rounding may put the product just below the integer
+        ratio = math.nextafter(ratio, math.inf)
+    return ratio

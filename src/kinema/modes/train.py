@@ -23,6 +23,8 @@ def run(config: DictConfig) -> float | None:
     """
     import lightning.pytorch as pl
 
+    from kinema.checkpoints.transfer import check_fits
+
     with runs.recorded(config) as run_:
         if config.ckpt:
             raise ConfigError(f"mode=train starts from init={config.ckpt} or resume={config.ckpt}, not from ckpt=.")
@@ -31,6 +33,7 @@ def run(config: DictConfig) -> float | None:
         trainer = composition.build_trainer(config)
         resume = runs.checkpoint_to_resume(config)
         if resume is not None:
+            check_fits(model, resume, dataset=config.dataset.name)
             run_.status("running", resumed_from=str(resume))
         trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
         best = best_checkpoint(trainer)

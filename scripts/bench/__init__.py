@@ -1,0 +1,1 @@
+"""Speed of the library as ratios against plain forms of the published computations; `make bench` runs it."""

@@ -1,0 +1,247 @@
+"""Layouts of checkpoint files, in and out: which key holds the weights, which prefixes go, what else is inside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from kinema.checkpoints.files import read_content, sha256
+from kinema.errors import CheckpointError
+
+FORMAT_VERSION = 1  # of the "kinema" record
+MESSAGE_LINES = 10  # names listed of each kind in a report
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """One layout of a checkpoint file.
+
+    Attributes:
+        name: how reports call it.
+        matches: test on the content of a file; exactly one envelope may answer yes.
+        parts: top-level key of each set of weights -> prefix of its names inside our model. A part that is None in
+            the file (a trajectory network that was not trained) is left out.
+        prefixes: what is stripped from every name of a part, in this order, where all names carry it.
+        preprocess: the way from raw to network units (core/preprocess.py) that goes with this layout.
+        families: registered models whose authors publish in this layout; export writes them so.
+        written_prefix: what export puts before every name.
+        extras: further keys that export writes, with their values.
+    """
+
+    name: str
+    matches: Callable[[Mapping[str, Any]], bool]
+    parts: Mapping[str, str]
+    prefixes: tuple[str, ...] = ("module.", "_orig_mod.")
+    preprocess: str | None = None
+    families: tuple[str, ...] = ()
+    written_prefix: str = ""
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, state: Mapping[str, Tensor], epoch: int, lr: float) -> dict[str, Any]:
+        """Put weights back into this layout; `epoch` and `lr` are what the official scripts print and resume from."""
+        content: dict[str, Any] = {"epoch": epoch, "lr": lr, "optimizer": None}
+        named = {prefix: key for key, prefix in self.parts.items() if prefix}
+        for name, tensor in state.items():
+            prefix = next((prefix for prefix in named if name.startswith(prefix)), "")
+            key = named[prefix] if prefix else next(key for key, empty in self.parts.items() if not empty)
+            content.setdefault(key, {})[self.written_prefix + name[len(prefix) :]] = tensor
+        # published behaviour: the official VideoPose3D script crashes on `model_traj: None`, so a file without
+        # a trajectory network has no such key, and then nothing of the trajectory either.
+        return content | (dict(self.extras) if all(key in content for key in self.parts) else {})
+
+
+def _is_weights(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(item, Tensor) for item in value.values())
+
+
+def _holds(*keys: str, without: tuple[str, ...] = ()) -> Callable[[Mapping[str, Any]], bool]:
+    """The first key holds weights, the others are present, those of `without` are not."""
+
+    def test(content: Mapping[str, Any]) -> bool:
+        present = all(key in content for key in keys) and not any(key in content for key in without)
+        return present and _is_weights(content[keys[0]])
+
+    return test
+
+
+_LIFTING = ("model_traj", "random_state", "min_loss")
+
+ENVELOPES: tuple[Envelope, ...] = (
+    # Kinema's own .ckpt (Lightning) and .safetensors.
+    Envelope("kinema", _holds("state_dict", "kinema"), {"state_dict": ""}, prefixes=("model.", "_orig_mod.")),
+    # VideoPose3D, run.py: no prefix, trajectory network or None.
+    Envelope(
+        "videopose3d",
+        _holds("model_pos", "model_traj"),
+        {"model_pos": "", "model_traj": "trajectory."},
+        preprocess="videopose3d",
+        families=("videopose3d",),
+        extras={"random_state_semi": None},
+    ),
+    # PoseFormer V1/V2 and HMSFT, run_poseformer.py.
+    Envelope(
+        "poseformer",
+        _holds("model_pos", "random_state", without=("model_traj", "min_loss")),
+        {"model_pos": ""},
+        preprocess="videopose3d",
+        families=("poseformer",),
+        written_prefix="module.",
+    ),
+    # MotionBERT and its descendants, train.py.
+    Envelope(
+        "motionbert",
+        _holds("model_pos", "min_loss", without=("model_traj", "random_state")),
+        {"model_pos": ""},
+        preprocess="motionbert",
+        families=("dstformer",),
+        written_prefix="module.",
+    ),
+    # The same with everything else stripped, as released.
+    Envelope("model_pos", _holds("model_pos", without=_LIFTING), {"model_pos": ""}),
+    # MotionBERT, train_action.py and train_mesh.py: backbone.* and head.*.
+    Envelope("model", _holds("model"), {"model": ""}),
+    Envelope("state_dict", _holds("state_dict", without=("kinema",)), {"state_dict": ""}),
+    Envelope("bare", _is_weights, {"": ""}),
+)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a file and what the file says about them.
+
+    Attributes:
+        path: the file.
+        sha256: of the file.
+        envelope: name of its layout.
+        state: tensors by the names that the model uses.
+        part: which part was asked for, None = all.
+        kind: "averaged" or "live" where the file holds both sets, "only" otherwise.
+        record: Kinema's own record (model, args, task, spec, config), None in other files.
+        preprocess: the way from raw to network units that these weights were trained with, None = not known.
+        rest: whatever else the file holds (epoch, lr, optimizer, random_state, ...).
+    """
+
+    path: Path
+    sha256: str
+    envelope: str
+    state: dict[str, Tensor]
+    part: str | None
+    kind: str
+    record: dict[str, Any] | None
+    preprocess: str | None
+    rest: dict[str, Any]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes, from which a family is recognised."""
+        return {name: tuple(tensor.shape) for name, tensor in self.state.items()}
+
+
+def read_weights(path: str | os.PathLike[str], *, part: str | None = None, weights: str = "averaged") -> Weights:
+    """Read the weights of a checkpoint file onto the CPU without building a model.
+
+    Args:
+        path: an official file, a bare state dict, safetensors, or a .ckpt of Kinema.
+        part: take only this part: a top-level key of a layout with several networks ("model_traj"), or the first
+            word of the names ("backbone" of an action checkpoint); the prefix is stripped.
+        weights: "averaged" (the EMA where the file has one) or "live".
+
+    Raises:
+        CheckpointError: for a missing, damaged or unsafe file, or one in no known layout.
+    """
+    path = Path(path).expanduser()
+    if weights not in ("averaged", "live"):
+        raise CheckpointError(f"weights={weights!r} is unknown. Use weights='averaged' or weights='live'.")
+    content = read_content(path)
+    envelope = _find_envelope(content, path)
+    kind = "only"
+    if envelope.name == "kinema":
+        _check_record(content["kinema"], path)
+        if "current_model_state" in content:
+            kind = weights
+    if kind == "live":  # Lightning's WeightAveraging: averaged = state_dict, live = current_model_state
+        content = {**content, "state_dict": content["current_model_state"]}
+    state, taken = _unwrap(content, envelope, path, part)
+    record = content.get("kinema") if envelope.name == "kinema" else None
+    rest = {} if envelope.name == "bare" else {k: v for k, v in content.items() if k not in (*taken, "kinema")}
+    return Weights(
+        path=path,
+        sha256=sha256(path),
+        envelope=envelope.name,
+        state=state,
+        part=part,
+        kind=kind,
+        record=record,
+        preprocess=(record.get("spec") or record).get("preprocess") if record else envelope.preprocess,
+        rest=rest,
+    )
+
+
+def _find_envelope(content: Mapping[str, Any], path: Path) -> Envelope:
+    found = [envelope for envelope in ENVELOPES if envelope.matches(content)]
+    if len(found) == 1:
+        return found[0]
+    keys = ", ".join(repr(key) for key in list(content)[:MESSAGE_LINES])
+    if found:
+        names = ", ".join(envelope.name for envelope in found)
+        raise CheckpointError(
+            f"{path} can be read in {len(found)} ways ({names}); its keys are {keys}. "
+            "Save the weights alone: torch.save(content[key], new_file)."
+        )
+    known = ", ".join(envelope.name for envelope in ENVELOPES)
+    raise CheckpointError(
+        f"{path} is no checkpoint of a known layout: its keys are {keys or 'none'}. Known layouts: {known}. "
+        "A dict that maps names to tensors always works."
+    )
+
+
+def _check_record(record: Any, path: Path) -> None:
+    if not isinstance(record, Mapping) or not {"version", "model", "args"} <= set(record):
+        raise CheckpointError(f"{path}: its 'kinema' record lacks version, model or args. Export the weights again.")
+    if record["version"] > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} was written by a newer Kinema (format {record['version']}, this one reads up to "
+            f"{FORMAT_VERSION}). Update: pip install -U kinema."
+        )
+
+
+def _unwrap(
+    content: Mapping[str, Any], envelope: Envelope, path: Path, part: str | None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Collect the parts under the names of the model; also return the top-level keys that were used."""
+    present = {key: prefix for key, prefix in envelope.parts.items() if not key or content.get(key) is not None}
+    for key in present:
+        if key and not _is_weights(content[key]):
+            raise CheckpointError(f"{path}: its key {key!r} holds no tensors. Save the file again or drop that key.")
+    if part in present and part:
+        return _stripped(content[part], envelope.prefixes), list(envelope.parts)
+    state: dict[str, Tensor] = {}
+    for key, prefix in present.items():
+        named = _stripped(content[key] if key else content, envelope.prefixes)
+        state.update({prefix + name: tensor for name, tensor in named.items()})
+    if part is not None:
+        chosen = {name[len(part) + 1 :]: tensor for name, tensor in state.items() if name.startswith(f"{part}.")}
+        if not chosen:
+            parts = [key for key in present if key] + sorted({name.split(".")[0] for name in state if "." in name})
+            listed = ", ".join(parts[:MESSAGE_LINES]) + (", ..." if len(parts) > MESSAGE_LINES else "")
+            raise CheckpointError(f"{path} has no part {part!r}. It has {listed}.")
+        state = chosen
+    return state, list(envelope.parts)
+
+
+def _stripped(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    """Remove each prefix once where every name carries it.
+
+    A Lightning module holds more than the network: with the prefix "model." only the names that carry it are taken.
+    """
+    result = dict(state)
+    for prefix in prefixes:
+        if all(name.startswith(prefix) for name in result) or prefix == "model.":
+            marked = {name[len(prefix) :]: tensor for name, tensor in result.items() if name.startswith(prefix)}
+            result = marked or result
+    return result

@@ -1,0 +1,208 @@
+"""Weights out of Kinema: official layouts, safetensors, ONNX and torch.export, each compared with the eager model."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import secrets
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kinema.checkpoints.envelopes import ENVELOPES
+from kinema.checkpoints.files import require
+from kinema.checkpoints.load import arguments_of, load, record_of
+from kinema.core.spec import DataSpec
+from kinema.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+# Batches of the comparison. Two is what the graph is traced with: torch.export takes sizes 0 and 1 for constants.
+_TRACED, _COMPARED = 2, (1, 2, 3)
+
+# Largest difference from the eager output, over the largest output: other kernels, other order of sums.
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One written file.
+
+    Attributes:
+        path: the file.
+        format: "official", "safetensors", "onnx" or "torch".
+        size: in bytes.
+        difference: largest absolute difference of its outputs from the eager model's.
+        scale: largest absolute output of the eager model.
+    """
+
+    path: Path
+    format: str
+    size: int
+    difference: float
+    scale: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} ({self.format}, {self.size:,} bytes): largest difference from the eager model "
+            f"{self.difference:.2e}, outputs up to {self.scale:.2f}"
+        )
+
+
+def export(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    format: str,
+    *,
+    overwrite: bool = False,
+    frames: int | None = None,
+) -> Exported:
+    """Write a model to a file, read it back and compare outputs before the file gets its name.
+
+    Args:
+        model: a registered model; it is not changed.
+        path: the file; its folder is made. An existing one is kept unless `overwrite`.
+        format: "official" = the layout of the model's authors, readable by their scripts; "safetensors" = weights
+            with Kinema's record as metadata; "onnx" and "torch" (torch.export, .pt2) = a graph for any batch size.
+        overwrite: replace an existing file.
+        frames: input length of the graphs; None = what the model is built for.
+
+    Raises:
+        CheckpointError: for an existing file, an unknown format, a model without official layout, an absent extra,
+            and a file whose outputs differ.
+    """
+    path = Path(path).expanduser()
+    if format not in FORMATS:
+        raise CheckpointError(f"export.format={format} is unknown. Use export.format={'|'.join(FORMATS)}.")
+    if path.exists() and not overwrite:
+        raise CheckpointError(f"{path} exists and was kept. Use export.overwrite=true, or another export.output.")
+    plain = copy.deepcopy(model).cpu().eval()
+    inputs = [plain.signature.example(batch, frames) for batch in _COMPARED]  # type: ignore[operator, union-attr]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last: readers tell formats by it.
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        with _quiet():
+            run = FORMATS[format].write(plain, temporary, inputs[_COMPARED.index(_TRACED)])
+        with torch.inference_mode():
+            pairs = [(run(*given), plain(*given)) for given in inputs]
+        difference = max(float((found - wanted).abs().max()) for found, wanted in pairs)
+        scale = max(float(wanted.abs().max()) for _, wanted in pairs)
+        if not difference <= _TOLERANCE * max(scale, 1.0):
+            raise CheckpointError(
+                f"The {format} form of this model differs from the eager one by {difference:.2e} (outputs up to "
+                f"{scale:.2f}); {path} was not written. Use another export.format."
+            )
+        size = temporary.stat().st_size
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Exported(path=path, format=format, size=size, difference=difference, scale=scale)
+
+
+Run = Callable[..., Tensor]
+
+
+def _write_official(model: nn.Module, path: Path, example: tuple[Tensor, ...]) -> Run:
+    arguments = arguments_of(model)
+    family = type(model).registered_name  # type: ignore[attr-defined]  # arguments_of checked it
+    envelope = next((envelope for envelope in ENVELOPES if family in envelope.families), None)
+    if envelope is None:
+        raise CheckpointError(f"{family} has no official layout. Use export.format=safetensors.")
+    provenance = getattr(model, "provenance", None)
+    facts: dict[str, Any] = provenance.facts if provenance is not None else {}
+    lr = facts.get("lr")
+    content = envelope.write(_state_of(model), int(facts.get("epoch", 0)), lr if isinstance(lr, float) else 0.0)
+    torch.save(content, path)
+    return load(path, **arguments)
+
+
+def _write_safetensors(model: nn.Module, path: Path, example: tuple[Tensor, ...]) -> Run:
+    safetensors = require("safetensors.torch")
+    provenance = getattr(model, "provenance", None)
+    spec: DataSpec | None = provenance.spec if provenance is not None else None
+    record = record_of(model, task=provenance.task if provenance is not None else None, spec=spec)
+    if spec is None and provenance is not None and provenance.preprocess is not None:
+        record["preprocess"] = provenance.preprocess
+    metadata = {"format": "pt", "kinema": json.dumps(record)}
+    path.write_bytes(safetensors.save(_state_of(model), metadata))  # save_file would ignore the user's umask
+    return load(path)
+
+
+def _write_onnx(model: nn.Module, path: Path, example: tuple[Tensor, ...]) -> Run:
+    require("onnxscript")
+    runtime = require("onnxruntime")
+    program = torch.onnx.export(
+        model,
+        example,
+        dynamo=True,
+        input_names=["pose"],
+        output_names=[model.signature.output],  # type: ignore[union-attr, list-item]
+        dynamic_shapes=_dynamic_batch(example),
+        verbose=False,
+    )
+    if program is None:  # the return type of the form that writes a file itself
+        raise CheckpointError("torch.onnx.export returned no program. Use export.format=torch.")
+    program.save(str(path))
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+
+    def run(*inputs: Tensor) -> Tensor:
+        feed = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
+        return torch.from_numpy(session.run(None, feed)[0])
+
+    return run
+
+
+def _write_torch(model: nn.Module, path: Path, example: tuple[Tensor, ...]) -> Run:
+    program = torch.export.export(model, example, dynamic_shapes=_dynamic_batch(example))
+    torch.export.save(program, path)
+    return torch.export.load(path).module()
+
+
+def _dynamic_batch(example: tuple[Tensor, ...]) -> tuple[dict[int, Any], ...]:
+    batch = torch.export.Dim("batch")
+    return tuple({0: batch} for _ in example)
+
+
+def _state_of(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict, each tensor in memory of its own (safetensors refuses shared and strided ones)."""
+    return {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters print their progress and warn about their own internals."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@dataclass(frozen=True)
+class _Format:
+    suffix: str
+    write: Callable[[nn.Module, Path, tuple[Tensor, ...]], Run]
+
+
+FORMATS: dict[str, _Format] = {
+    "official": _Format(".bin", _write_official),
+    "safetensors": _Format(".safetensors", _write_safetensors),
+    "onnx": _Format(".onnx", _write_onnx),
+    "torch": _Format(".pt2", _write_torch),
+}

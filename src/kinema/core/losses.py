@@ -1,0 +1,194 @@
+"""Differentiable losses of the papers, each a scalar in the unit of its input.
+
+Pose losses are `f(pred, target, skeleton)` on (B, T, J, 3) and stand in `LOSSES` under the name used in yaml. Where a
+loss needs two frames and gets one it is 0. Half-precision predictions should be cast to float32 before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kinema.core import pose_errors
+from kinema.core.skeleton import Skeleton
+
+PoseLoss = Callable[[Tensor, Tensor, Skeleton], Tensor]
+
+
+def mpjpe(pred: Tensor, target: Tensor, skeleton: Skeleton) -> Tensor:
+    """Mean distance over joints and frames."""
+    return pose_errors.mpjpe(pred, target).mean()
+
+
+def n_mpjpe(pred: Tensor, target: Tensor, skeleton: Skeleton) -> Tensor:
+    """Mean distance after scaling each frame of the prediction; gradient flows through the factor."""
+    return pose_errors.n_mpjpe(pred, target).mean()
+
+
+def velocity(pred: Tensor, target: Tensor, skeleton: Skeleton) -> Tensor:
+    """Mean distance of first differences in time (T at axis -3)."""
+    return _mean_over_time(pose_errors.mpjve(pred, target))
+
+
+def joint_l1(pred: Tensor, target: Tensor, skeleton: Skeleton) -> Tensor:
+    """Mean absolute difference of coordinates."""
+    return (pred - target).abs().mean()
+
+
+def limb_variance(pred: Tensor, target: Tensor, skeleton: Skeleton) -> Tensor:
+    """Mean over limbs of the unbiased variance in time of the predicted limb lengths; the target is not used."""
+    lengths = limb_lengths(pred, skeleton)
+    if lengths.shape[-2] <= 1:
+        return _zero(pred)
+    return lengths.var(dim=-2).mean()
+
+
+def limb_length(pred: Tensor, target: Tensor, skeleton: Skeleton) -> Tensor:
+    """Mean absolute difference of limb lengths."""
+    return (limb_lengths(pred, skeleton) - limb_lengths(target, skeleton)).abs().mean()
+
+
+def angle(pred: Tensor, target: Tensor, skeleton: Skeleton) -> Tensor:
+    """Mean absolute difference of the angles between limbs, radians."""
+    return (limb_angles(pred, skeleton) - limb_angles(target, skeleton)).abs().mean()
+
+
+def angle_velocity(pred: Tensor, target: Tensor, skeleton: Skeleton) -> Tensor:
+    """Mean absolute difference of the first differences in time of limb angles, radians per frame."""
+    difference = limb_angles(pred, skeleton).diff(dim=-2) - limb_angles(target, skeleton).diff(dim=-2)
+    return _mean_over_time(difference.abs())
+
+
+# MotionBERT, lib/model/loss.py; the names of the yaml `losses` node.
+LOSSES: dict[str, PoseLoss] = {
+    "mpjpe": mpjpe,
+    "n_mpjpe": n_mpjpe,
+    "velocity": velocity,
+    "joint_l1": joint_l1,
+    "limb_variance": limb_variance,
+    "limb_length": limb_length,
+    "angle": angle,
+    "angle_velocity": angle_velocity,
+}
+
+
+def weighted_mpjpe(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean of weighted joint distances.
+
+    Args:
+        pred: (..., J, D).
+        target: (..., J, D).
+        weight: broadcasts with (..., J).
+    """
+    return (weight * pose_errors.joint_errors(pred, target)).mean()
+
+
+def joint_2d(pred: Tensor, target: Tensor, confidence: Tensor) -> Tensor:
+    """Mean over joints and frames of the confidence-weighted distance in the image plane (2D supervision).
+
+    Args:
+        pred: (..., J, 2 or more); only x and y are used.
+        target: (..., J, 2 or more).
+        confidence: (..., J, 1), inside the norm.
+
+    Source: MotionBERT, lib/model/loss.py (loss_2d_weighted).
+    """
+    return torch.linalg.vector_norm((pred[..., :2] - target[..., :2]) * confidence, dim=-1).mean()
+
+
+def limb_lengths(pose: Tensor, skeleton: Skeleton) -> Tensor:
+    """Lengths of the limbs: (..., J, 3) to (..., L); limbs as in `limbs`."""
+    return torch.linalg.vector_norm(_limb_vectors(pose, skeleton), dim=-1)
+
+
+def limb_angles(pose: Tensor, skeleton: Skeleton) -> Tensor:
+    """Angles in radians between pairs of limbs: (..., J, 3) to (..., A); pairs as in `angle_pairs`."""
+    first, second = _index(angle_pairs(skeleton), pose.device)
+    vectors = _limb_vectors(pose, skeleton)
+    cosine = F.cosine_similarity(vectors[..., first, :], vectors[..., second, :], dim=-1)
+    # The slope of acos is infinite at +-1, where straight limbs are.
+    return torch.acos(cosine.clamp(-1 + 1e-7, 1 - 1e-7))
+
+
+@lru_cache
+def limbs(skeleton: Skeleton) -> tuple[tuple[int, int], ...]:
+    """Limbs (start, end) of a skeleton: its published table, else every bone from parent to child."""
+    return tuple(skeleton.tables.get("limbs") or ((parent, child) for child, parent in skeleton.bones))
+
+
+@lru_cache
+def angle_pairs(skeleton: Skeleton) -> tuple[tuple[int, int], ...]:
+    """Pairs of limbs whose angle is measured: the published table, else all pairs of limbs that share a joint."""
+    if "angle_pairs" in skeleton.tables:
+        return tuple(skeleton.tables["angle_pairs"])
+    ends = [set(limb) for limb in limbs(skeleton)]
+    return tuple((i, j) for i in range(len(ends)) for j in range(i + 1, len(ends)) if ends[i] & ends[j])
+
+
+def supcon(
+    features: Tensor,
+    labels: Tensor | None = None,
+    *,
+    temperature: float = 0.07,
+    base_temperature: float = 0.07,
+    anchors: str = "all",
+) -> Tensor:
+    """Supervised contrastive loss; without labels its self-supervised form (SimCLR).
+
+    For each anchor, -(temperature / base_temperature) times the mean over its positives p of
+    S_ip - log sum_{k != i} exp S_ik, with S = F F^T / temperature; mean over anchors. An anchor without positives is
+    left out (the published form gives NaN for the whole batch).
+
+    Args:
+        features: (B, V, D) of unit length, V views of each sample.
+        labels: (B,) classes; None makes the other views of a sample its only positives.
+        temperature: of the softmax.
+        base_temperature: scale of the loss.
+        anchors: "all" views, or "one" for the first view of each sample only.
+
+    Source: Khosla et al. 2020, equation 2; MotionBERT, lib/model/loss_supcon.py.
+    """
+    if anchors not in ("all", "one"):
+        raise ValueError(f"anchors={anchors!r} is unknown. Use 'all' or 'one'.")
+    samples, views, _ = features.shape
+    contrast = features.transpose(0, 1).flatten(0, 1)  # (V*B, D): view by view
+    count = len(contrast) if anchors == "all" else samples
+    logits = contrast[:count] @ contrast.mT / temperature
+    if labels is None:
+        labels = torch.arange(samples, device=features.device)
+    labels = labels.repeat(views)
+    itself = torch.eye(count, len(contrast), dtype=torch.bool, device=features.device)
+    positive = (labels[:count, None] == labels[None, :]) & ~itself
+    # The smallest number instead of -inf: a batch of one sample has no other k, and must not give NaN gradients.
+    others = logits.masked_fill(itself, torch.finfo(logits.dtype).min)
+    log_probability = logits - others.logsumexp(dim=1, keepdim=True)
+    number = positive.sum(1)
+    mean_positive = torch.where(positive, log_probability, 0).sum(1) / number.clamp_min(1)
+    return -(temperature / base_temperature) * mean_positive.sum() / (number > 0).sum().clamp_min(1)
+
+
+def _limb_vectors(pose: Tensor, skeleton: Skeleton) -> Tensor:
+    start, end = _index(limbs(skeleton), pose.device)
+    return pose[..., start, :] - pose[..., end, :]
+
+
+@lru_cache
+def _index(pairs: tuple[tuple[int, int], ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Both columns of an index table on the device, kept so that no step copies them again."""
+    # A tensor born in inference mode could not be saved for a later backward pass.
+    with torch.inference_mode(False):
+        table = torch.tensor(pairs, device=device)
+        return table[:, 0], table[:, 1]
+
+
+def _mean_over_time(values: Tensor) -> Tensor:
+    return values.mean() if values.numel() else values.sum()
+
+
+def _zero(pred: Tensor) -> Tensor:
+    """Zero that still belongs to the graph of the prediction."""
+    return pred[:0].sum()

@@ -1,0 +1,161 @@
+"""Motion as a sequence of frames: resampling, clips, rigid drift, identity switches."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def resample_indices(frames: int | np.ndarray, count: int) -> np.ndarray:
+    """Frame numbers that spread `count` frames evenly over a video: floor(i * frames / count).
+
+    Computed in float64 like numpy.linspace without its end point; integer division differs for some lengths.
+
+    Args:
+        frames: length of the video, or lengths (...,).
+        count: wanted frames.
+
+    Returns:
+        (..., count) int64.
+    """
+    step = np.asarray(frames, np.float64)[..., None] / count
+    return np.floor(np.arange(count) * step).astype(np.int64)
+
+
+def resample_random(frames: int, count: int, draws: np.ndarray) -> np.ndarray:
+    """Frame numbers drawn around the evenly spread ones of `resample_indices`.
+
+    Shrinking takes one random frame of each interval; stretching rounds each position down or up by a coin.
+
+    Args:
+        frames: length of the video.
+        count: wanted frames.
+        draws: (..., count) uniforms in [0, 1); for stretching a 0/1 coin serves as well (1 = down).
+
+    Returns:
+        (..., count) int64, not decreasing.
+
+    Source: MotionBERT, lib/utils/utils_data.py (resample).
+    """
+    step = frames / count
+    even = np.arange(count) * step
+    chosen = np.where(draws < 0.5, np.ceil(even), np.floor(even)) if frames < count else even + draws * step
+    return np.floor(np.clip(np.sort(chosen, axis=-1), 0, frames - 1)).astype(np.int64)
+
+
+def resample_legacy(frames: int, count: int, random: np.random.RandomState) -> np.ndarray:
+    """`resample_random` with the draws MotionBERT makes from numpy's legacy generator; (count,) int64."""
+    if frames < count:
+        return resample_random(frames, count, random.randint(2, size=count))
+    return resample_random(frames, count, random.random_sample(count))
+
+
+def replay_legacy(frames: int, count: int, random: np.random.RandomState) -> np.ndarray:
+    """Frame numbers of a random stretch of consecutive frames, or of a short video played again and again.
+
+    Source: MotionBERT, lib/utils/utils_data.py (resample, replay mode).
+    """
+    if frames > count:
+        return random.randint(frames - count) + np.arange(count)
+    return np.arange(count) % frames
+
+
+def split_clips(ids: np.ndarray, count: int, stride: int, random: np.random.RandomState) -> np.ndarray:
+    """Cut consecutive videos into clips of `count` frames, a new one every `stride` frames.
+
+    Published behaviour, kept because the training and test sets depend on it: the rest of a video that gave a clip is
+    dropped; a video too short for one is resampled at random to one clip, unless it is the last of all, which is lost.
+
+    Args:
+        ids: (N,) video of each frame; frames of a video stand together.
+        count: frames of a clip.
+        stride: distance of clip starts.
+        random: legacy generator for short videos.
+
+    Returns:
+        (clips, count) int64 frame numbers into `ids`.
+
+    Source: MotionBERT, lib/utils/utils_data.py (split_clips).
+    """
+    ids = np.asarray(ids)
+    cuts = np.flatnonzero(ids[1:] != ids[:-1]) + 1
+    starts, ends = np.concatenate([[0], cuts]), np.concatenate([cuts, [len(ids)]])
+    served: set[object] = set()
+    clips = [np.empty((0, count), np.int64)]
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        firsts = np.arange(start, end - count + 1, stride)
+        name = ids[start]
+        if len(firsts):
+            served.add(name)
+            clips.append(firsts[:, None] + np.arange(count))
+        elif name not in served and end < len(ids):
+            clips.append(start + resample_legacy(end - start, count, random)[None])
+    return np.concatenate(clips)
+
+
+def repair_identities(tracks: np.ndarray) -> np.ndarray:
+    """Undo identity switches between two tracked persons.
+
+    In each frame person A is compared with where A and B were in the frame before (sum of absolute differences); the
+    tracks are exchanged wherever the number of frames so far in which A was nearer to B is odd.
+
+    Args:
+        tracks: (2, T, J, D).
+
+    Returns:
+        (2, T, J, D), a copy.
+
+    Source: MotionBERT, lib/data/dataset_action.py (human_tracking).
+    """
+    first, second = tracks
+    stay = np.abs(first[1:] - first[:-1]).sum((-2, -1))
+    switch = np.abs(first[1:] - second[:-1]).sum((-2, -1))
+    odd = np.concatenate([[0], np.cumsum(stay > switch)]) % 2 == 1
+    return np.where(odd[None, :, None, None], tracks[::-1], tracks)
+
+
+def drift_ranges(unit: Tensor, angle: float = 10.0, scale: float = 0.1, shift: float = 0.1) -> Tensor:
+    """Spread uniforms over the ranges of `drift`.
+
+    Args:
+        unit: (..., 4, K) uniforms in [0, 1).
+        angle: largest rotation in degrees, either way.
+        scale: largest relative change of size, either way.
+        shift: largest shift per axis in normalised units, either way.
+
+    Returns:
+        (..., 4, K): angle in degrees, scale, x shift, y shift.
+
+    Source: defaults of MotionBERT, lib/data/dataset_action.py (random_move). Filled row by row from numpy's legacy
+        generator, `random_sample((4, 2))`, these are the published draws.
+    """
+    low = unit.new_tensor([-angle, 1 - scale, -shift, -shift])[:, None]
+    high = unit.new_tensor([angle, 1 + scale, shift, shift])[:, None]
+    return low + (high - low) * unit
+
+
+def drift(motion: Tensor, draws: Tensor) -> Tensor:
+    """Rotate, scale and shift a 2D motion about the origin by amounts that change linearly in time.
+
+    Args:
+        motion: (..., T, J, C), channels x, y and anything else, which stays.
+        draws: (4, 2) or one per leading entry of `motion` (B, 4, 2): angle in degrees, scale, x shift and y shift in
+            the first and in the last frame.
+
+    Returns:
+        (..., T, J, C), a copy.
+
+    Source: MotionBERT, lib/data/dataset_action.py (random_move).
+    """
+    frames = motion.shape[-3]
+    time = torch.linspace(0, 1, frames, dtype=motion.dtype, device=motion.device)
+    draws = draws.to(motion.dtype)
+    path = draws[..., :1] + (draws[..., 1:] - draws[..., :1]) * time  # (..., 4, T)
+    # One set of draws serves all persons of a sample: axes between its own and the frames are broadcast.
+    path = path.reshape(*path.shape[:-2], *(1,) * (motion.ndim - 1 - path.ndim), *path.shape[-2:])
+    angle, scale, shift_x, shift_y = (path[..., i, :, None] for i in range(4))  # (..., T, 1)
+    cosine, sine = scale * torch.deg2rad(angle).cos(), scale * torch.deg2rad(angle).sin()
+    x, y = motion[..., 0], motion[..., 1]
+    moved = torch.stack([cosine * x - sine * y + shift_x, sine * x + cosine * y + shift_y], dim=-1)
+    return torch.cat([moved, motion[..., 2:]], dim=-1)

@@ -1,0 +1,153 @@
+"""Orders: in which order an epoch visits the rows of Windows, split over ranks, continued after an interruption."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from kinema.errors import ConfigError
+
+# From the epoch's number to the rows it visits.
+Rows = Callable[[int], np.ndarray]
+
+
+def sequential(num_rows: int, seed: int) -> Rows:
+    """Every row once, in the order of the table."""
+    return lambda epoch: np.arange(num_rows)
+
+
+def seeded(num_rows: int, seed: int) -> Rows:
+    """Every row once, shuffled as a function of (seed, epoch) alone."""
+
+    def rows(epoch: int) -> np.ndarray:
+        # Sorting raw Philox numbers: the algorithm fixes them, numpy's own shuffling may change with its version.
+        bits = np.random.Philox(key=np.array([seed & (2**64 - 1), epoch], dtype=np.uint64)).random_raw(num_rows)
+        return np.argsort(bits, kind="stable")
+
+    return rows
+
+
+class _Legacy:
+    def __init__(self, num_rows: int, seed: int) -> None:
+        self.num_rows, self.seed = num_rows, seed
+        self.epoch = -1
+
+    def __call__(self, epoch: int) -> np.ndarray:
+        if epoch < self.epoch or self.epoch < 0:
+            self.epoch, self.random = -1, np.random.RandomState(self.seed)
+        while self.epoch < epoch:
+            self.rows = self.random.permutation(self.num_rows)
+            self.epoch += 1
+        return self.rows
+
+
+def legacy(num_rows: int, seed: int) -> Rows:
+    """The order of VideoPose3D's generator: one permutation per epoch from a running numpy RandomState.
+
+    A resumed run replays the generator from the first epoch.
+    """
+    return _Legacy(num_rows, seed)
+
+
+ORDERS: dict[str, Callable[[int, int], Rows]] = {"seeded": seeded, "legacy": legacy, "sequential": sequential}
+
+# VideoPose3D's ChunkedGenerator has this seed unless told otherwise.
+LEGACY_SEED = 1234
+
+
+class Order(Sampler[Tensor]):
+    """Sampler that yields the picks of one rank's share of each batch: (b, 3) int64 = epoch, position, row.
+
+    A batch is `batch_size` neighbouring positions of the epoch's one global order; a rank takes every
+    `world_size`-th of them. So what a sample is and draws does not depend on the number of devices.
+
+    - Training (`fill` false): ranks may get unequal numbers of rows in the last batch; one that gets none gets a
+      filler, row -1. `share` is the factor that makes the mean over ranks the mean over samples.
+    - Evaluation (`fill` true): every rank gets the same number of rows in every batch, filled up with row -1.
+
+    Args:
+        rows: from the epoch to the rows visited.
+        num_rows: how many these are.
+        batch_size: of the global batch.
+        rank, world_size: this process among all.
+        fill: see above.
+    """
+
+    def __init__(
+        self, rows: Rows, num_rows: int, batch_size: int, *, rank: int = 0, world_size: int = 1, fill: bool = False
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"A batch of {batch_size} samples is none. Use dataset.batch_size=32.")
+        self.rows = rows
+        self.num_rows = num_rows
+        self.batch_size = batch_size
+        self.rank, self.world_size = rank, world_size
+        self.fill = fill
+        self.epoch = 0
+        self.start = 0
+        # This order's epoch minus the trainer's; None from `begin` until a batch was trained.
+        self._ahead: int | None = 0
+        self._told = 0
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, also when this one begins in its middle."""
+        return -(-self.num_rows // self.batch_size)
+
+    def begin(self, epoch: int, start: int = 0) -> None:
+        """Begin at a batch inside an epoch, whatever number the trainer gives to the epoch in which it trains next.
+
+        The trainer counts an epoch that `max_steps` cut short as finished, and after a resume at an epoch's end runs
+        one without batches: neither may lose or repeat a sample.
+        """
+        self.epoch, self.start = epoch, start
+        self._ahead = None
+
+    def settle(self) -> None:
+        """Note that a batch was trained: from here on every new epoch of the trainer is a new one here."""
+        if self._ahead is None:
+            self._ahead = self.epoch - self._told
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to an epoch by the trainer's count; called by Lightning before every epoch."""
+        self._told = epoch
+        if self._ahead is not None and epoch + self._ahead != self.epoch:
+            self.epoch, self.start = epoch + self._ahead, 0
+
+    def share(self, batch: int) -> float:
+        """Factor for this rank's mean over its rows of a batch (by its number in the epoch): 1 where ranks are even."""
+        size = min(self.batch_size, self.num_rows - batch * self.batch_size)
+        mine = len(range(self.rank, size, self.world_size))
+        return mine * self.world_size / size
+
+    def __iter__(self) -> Iterator[Tensor]:
+        # The epoch is read at the first `next`: Lightning asks for the iterator before it tells the epoch.
+        rows = self.rows(self.epoch)
+        per_rank = -(-self.batch_size // self.world_size)
+        for batch in range(self.start, len(self)):
+            begin, end = batch * self.batch_size, min((batch + 1) * self.batch_size, self.num_rows)
+            positions = np.arange(begin + self.rank, end, self.world_size)
+            missing = per_rank - len(positions) if self.fill else int(len(positions) == 0)
+            picks = np.full((len(positions) + missing, 3), (self.epoch, begin + self.rank, -1), dtype=np.int64)
+            picks[: len(positions), 1], picks[: len(positions), 2] = positions, rows[positions]
+            yield torch.from_numpy(picks)
+
+
+def make(name: str, num_rows: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1) -> Order:
+    """Training order by the name used in yaml.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    if name not in ORDERS:
+        raise ConfigError(f"No order is called {name!r}. Use dataset.order=seeded; known: {', '.join(ORDERS)}.")
+    chosen = LEGACY_SEED if name == "legacy" else seed
+    return Order(ORDERS[name](num_rows, chosen), num_rows, batch_size, rank=rank, world_size=world_size)
+
+
+def evaluation(num_rows: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> Order:
+    """Every row once in the order of the table, all ranks with the same number of equal batches."""
+    return Order(sequential(num_rows, 0), num_rows, batch_size, rank=rank, world_size=world_size, fill=True)

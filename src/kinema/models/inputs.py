@@ -1,0 +1,31 @@
+"""The check of a pose tensor against the signature of the model that gets it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kinema.core.shapes import expect
+from kinema.core.spec import Signature
+from kinema.errors import ConfigError
+
+
+def expect_pose(pose: Tensor, signature: Signature) -> None:
+    """Refuse a pose (B, T, J, C) of other joints, channels or frames than the model was built for.
+
+    Raises:
+        DataError: where joints or channels differ.
+        ConfigError: where the number of frames breaks the model's rule.
+    """
+    expect(pose, "B T J C", "pose", J=signature.joints, C=signature.in_channels)
+    frames, built = pose.shape[1], signature.frames
+    if signature.frames_rule == "exact" and frames != built:
+        raise ConfigError(f"The model takes {built} frames at a time, not {frames}. {_REMEDY}")
+    if signature.frames_rule == "max" and frames > built:
+        raise ConfigError(f"The model takes at most {built} frames at a time, not {frames}. {_REMEDY}")
+    if signature.frames_rule == "any" and frames < built:
+        raise ConfigError(f"The model takes {built} frames or more, not {frames}. {_REMEDY}")
+
+
+_REMEDY = (
+    "Drop dataset.frames to follow the model, change the model's size, or cut videos by kinema.inference.slide.slide."
+)

@@ -1,0 +1,63 @@
+"""Multi-head self-attention on `scaled_dot_product_attention`."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kinema.errors import ConfigError
+
+# CUDA kernels of torch put the batch axis on a grid axis of this size; PoseFormer's published batch of 1024 windows
+# of 81 frames is longer than that in the spatial stage.
+MAX_CUDA_BATCH = 65535
+
+
+class Attention(nn.Module):
+    """Self-attention along the last but one axis, all axes before it being batch.
+
+    One product makes queries, keys and values (rows of `qkv`: q, k, v, then head, then channel); they are views of it
+    and stay so, as does the output before `proj`. To attend along another axis, transpose it to the last but one:
+    only the input of width `dim` is then copied, not the three times wider product.
+
+    Parameter names: `qkv`, `proj`. Input and output (..., N, dim). Logits are scaled by (dim / num_heads) ** -0.5.
+
+    Args:
+        dim: channels of a token.
+        num_heads: heads, a divisor of `dim`.
+        qkv_bias: whether `qkv` has a bias.
+        dropout: rate after `proj`.
+        attn_dropout: rate on the attention weights.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, *, qkv_bias: bool = True, dropout: float = 0.0, attn_dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ConfigError(f"{dim} channels do not divide into {num_heads} heads. Use a divisor for num_heads.")
+        self.num_heads = num_heads
+        self.attn_dropout = attn_dropout
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = x.shape
+        qkv = self.qkv(x).reshape(-1, shape[-2], 3, self.num_heads, shape[-1] // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # views (batch, heads, N, d)
+        mixed = attend(query, key, value, self.attn_dropout if self.training else 0.0)
+        return self.dropout(self.proj(mixed.transpose(1, 2).reshape(shape)))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float, max_cuda_batch: int = MAX_CUDA_BATCH) -> Tensor:
+    """Scaled dot-product attention of (batch, heads, N, d) tensors, in parts where a CUDA grid is too small."""
+    if query.is_cuda and query.shape[0] > max_cuda_batch:
+        return attend_in_parts(query, key, value, dropout, max_cuda_batch)
+    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+
+
+def attend_in_parts(query: Tensor, key: Tensor, value: Tensor, dropout: float, size: int) -> Tensor:
+    """The same as `attend`, at most `size` entries of the batch axis at a time."""
+    parts = zip(query.split(size), key.split(size), value.split(size), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(q, k, v, dropout_p=dropout) for q, k, v in parts])

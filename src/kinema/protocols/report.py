@@ -1,0 +1,182 @@
+"""What a protocol is, and its Report: for a terminal table, CSV, Markdown, metrics.json and an archive of arrays."""
+
+from __future__ import annotations
+
+import csv
+import io
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+from torchmetrics import Metric
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Row = dict[str, Any]
+
+
+class Report:
+    """Numbers of one evaluation.
+
+    A row of a table begins with its labels (strings, such as the action) and goes on with numbers. Footers are rows
+    that summarise a table; they are printed below it and are no groups of their own.
+
+    A plain class: torchmetrics copies dataclasses that a Metric returns, arrays included.
+
+    Attributes:
+        protocol: name of the protocol.
+        version: of the protocol; numbers of different versions never stand in one table.
+        scalars: flat results such as `mpjpe`, in the unit the protocol documents.
+        tables: short tables by name ("action", "joint", "subject"), a list of rows each.
+        footers: summarising rows by table name.
+        arrays: long results, such as errors per sequence.
+        figures: functions that draw one figure each.
+    """
+
+    def __init__(
+        self,
+        protocol: str,
+        *,
+        version: int,
+        scalars: Mapping[str, float],
+        tables: Mapping[str, Sequence[Row]] | None = None,
+        footers: Mapping[str, Sequence[Row]] | None = None,
+        arrays: Mapping[str, np.ndarray] | None = None,
+        figures: Mapping[str, Callable[[], Any]] | None = None,
+    ) -> None:
+        self.protocol = protocol
+        self.version = version
+        self.scalars = {name: float(value) for name, value in scalars.items()}
+        self.tables = {name: list(rows) for name, rows in (tables or {}).items()}
+        self.footers = {name: list(rows) for name, rows in (footers or {}).items()}
+        self.arrays = dict(arrays or {})
+        self.figures = dict(figures or {})
+
+    def to_metrics(self, prefix: str) -> dict[str, float]:
+        """Flat names for `metrics.json`: `test/mpjpe`, `test/mpjpe/Walking` per action, `test/mpjpe_joint/nose`.
+
+        Args:
+            prefix: the stage, or stage and variant ("test", "test/single").
+        """
+        flat = {f"{prefix}/{name}": value for name, value in self.scalars.items()}
+        for table, rows in self.tables.items():
+            kind = "" if table == "action" else f"_{table}"
+            for row in rows:
+                label = "/".join(value for value in row.values() if isinstance(value, str))
+                flat |= {
+                    f"{prefix}/{column}{kind}/{label}": value
+                    for column, value in row.items()
+                    if isinstance(value, float)
+                }
+        return flat
+
+    def to_rich(self, title: str | None = None) -> list[Table]:
+        """Tables for the terminal, the first one titled."""
+        from rich.table import Table
+
+        drawn = []
+        for name, rows in self.tables.items():
+            if not rows:
+                continue
+            table = Table(title=f"{title or self.protocol}: per {name.replace('_', ' and ')}", title_justify="left")
+            for column in rows[0]:
+                text = isinstance(rows[0][column], str)
+                table.add_column(column, justify="left" if text else "right", no_wrap=True)
+            footers = self.footers.get(name, [])
+            for number, row in enumerate([*rows, *footers]):
+                table.add_row(
+                    *(_shown(row.get(column)) for column in rows[0]),
+                    end_section=bool(footers) and number == len(rows) - 1,
+                )
+            drawn.append(table)
+        return drawn
+
+    def to_markdown(self, title: str | None = None) -> str:
+        """The tables as Markdown, under one heading."""
+        parts = [f"## {title or self.protocol}"]
+        if self.scalars:
+            parts.append(", ".join(f"{name} {_shown(value)}" for name, value in self.scalars.items()))
+        for name, rows in self.tables.items():
+            if not rows:
+                continue
+            columns = list(rows[0])
+            bars = ["---" if isinstance(rows[0][column], str) else "---:" for column in columns]
+            lines = [f"| {' | '.join(columns)} |", f"|{'|'.join(bars)}|"]
+            for row in rows:
+                lines.append(f"| {' | '.join(_cell(row.get(column)) for column in columns)} |")
+            for row in self.footers.get(name, []):
+                cells = (_cell(row.get(column)) for column in columns)
+                lines.append(f"| {' | '.join(f'**{cell}**' if cell else '' for cell in cells)} |")
+            parts.append("\n".join(lines))
+        return "\n\n".join(parts) + "\n"
+
+    def to_csv(self) -> str:
+        """All tables in one file: `table`, `name`, then every column; summarising rows carry their own label."""
+        columns: list[str] = []
+        lines: list[Row] = []
+        for table, rows in self.tables.items():
+            for row in [*rows, *self.footers.get(table, [])]:
+                label = "/".join(value for value in row.values() if isinstance(value, str))
+                numbers = {key: value for key, value in row.items() if not isinstance(value, str)}
+                columns += [key for key in numbers if key not in columns]
+                lines.append({"table": table, "name": label, **numbers})
+        file = io.StringIO()
+        writer = csv.DictWriter(file, ["table", "name", *columns], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+        return file.getvalue()
+
+    def save_arrays(self, path: Path) -> None:
+        """Write the long results as a compressed archive, with what they belong to."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}")
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, protocol=self.protocol, version=self.version, **self.arrays)  # type: ignore[arg-type]
+        temporary.replace(path)
+
+
+class Protocol(Metric):
+    """A way to judge predictions exactly as one family of papers does: `Protocol(windows, **options)`.
+
+    States are tensors of sums and counts, one entry per frame, sequence or window; batches in any order, on any number
+    of ranks, and with fillers (index -1) give the same report.
+
+    Attributes:
+        name: as in yaml.
+        version: raised when numbers change.
+        scalars: names the report can have.
+        needs: batch keys.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    scalars: ClassVar[tuple[str, ...]]
+    needs: ClassVar[frozenset[str]]
+    full_state_update: bool | None = False
+    is_differentiable: bool | None = False
+    higher_is_better: bool | None = False
+
+    @abstractmethod
+    def update(self, prediction: Tensor, batch: Mapping[str, Tensor]) -> None:
+        """Add a batch."""
+
+    @abstractmethod
+    def compute(self) -> Report:
+        """Report everything added so far, over all ranks."""
+
+
+def _shown(value: Any) -> str:
+    """A cell: counts as they are, errors with one decimal, small ones with two."""
+    if value is None:
+        return ""
+    if isinstance(value, (str, int, np.integer)):
+        return str(value)
+    return f"{value:.1f}" if abs(value) >= 10 or value != value else f"{value:.2f}"
+
+
+def _cell(value: Any) -> str:
+    return _shown(value).replace("|", "\\|")

@@ -1,0 +1,173 @@
+"""Losses: slow oracles, safe gradients, any skeleton."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from kinema.core import losses
+from kinema.core.skeleton import Skeleton, skeleton
+from tests.core.poses import poses, seeds
+
+few = settings(max_examples=20, deadline=None)
+BODY = skeleton("h36m17")
+CHAIN21 = Skeleton.from_parents([-1, *range(20)])
+BODIES = [BODY, skeleton("humaneva15"), CHAIN21]
+
+
+def pair(seed: int, *shape: int) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(poses(seed, *shape, 3)), torch.from_numpy(poses(seed + 1, *shape, 3))
+
+
+def slow_limbs(pose: np.ndarray, body: Skeleton) -> np.ndarray:
+    return np.array([[pose[t, a] - pose[t, b] for a, b in losses.limbs(body)] for t in range(len(pose))])
+
+
+def slow_angles(pose: np.ndarray, body: Skeleton) -> np.ndarray:
+    vectors = slow_limbs(pose, body)
+    return np.array(
+        [
+            [
+                math.acos(v[i] @ v[j] / (np.linalg.norm(v[i]) * np.linalg.norm(v[j])))
+                for i, j in losses.angle_pairs(body)
+            ]
+            for v in vectors
+        ]
+    )
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: body.name)
+def test_every_loss_works_for_every_skeleton_and_is_zero_only_off_the_target(body: Skeleton) -> None:
+    pred, target = pair(0, 2, 5, len(body))
+    for name, loss in losses.LOSSES.items():
+        value = loss(pred, target, body)
+        assert value.shape == ()
+        assert value > 0.01, name
+        if name != "limb_variance":
+            assert loss(target, target, body) == pytest.approx(0, abs=1e-9), name
+
+
+@few
+@given(seeds, st.sampled_from(BODIES))
+def test_limb_and_angle_losses_equal_plain_loops(seed: int, body: Skeleton) -> None:
+    pred, target = pair(seed, 1, 4, len(body))
+    p, t = pred[0].numpy(), target[0].numpy()
+    lengths = np.linalg.norm(slow_limbs(p, body), axis=-1)
+    wanted = np.linalg.norm(slow_limbs(t, body), axis=-1)
+    np.testing.assert_allclose(losses.limb_length(pred, target, body), np.abs(lengths - wanted).mean())
+    np.testing.assert_allclose(losses.limb_variance(pred, target, body), lengths.var(axis=0, ddof=1).mean())
+    angles, wanted = slow_angles(p, body), slow_angles(t, body)
+    # Angles are cut 4e-4 before 0 and pi.
+    np.testing.assert_allclose(losses.angle(pred, target, body), np.abs(angles - wanted).mean(), atol=1e-5)
+    turns = np.abs(np.diff(angles, axis=0) - np.diff(wanted, axis=0)).mean()
+    np.testing.assert_allclose(losses.angle_velocity(pred, target, body), turns, atol=1e-5)
+
+
+def test_limbs_of_the_table_are_the_bones() -> None:
+    assert set(losses.limbs(BODY)) == {(parent, child) for child, parent in BODY.bones}
+
+
+def test_pairs_of_a_chain_are_neighbouring_limbs() -> None:
+    assert losses.angle_pairs(CHAIN21) == tuple((i, i + 1) for i in range(19))
+
+
+def test_right_angle() -> None:
+    elbow = Skeleton.from_parents([-1, 0, 1])
+    pose = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0]])
+    torch.testing.assert_close(losses.limb_angles(pose, elbow), torch.tensor([math.pi / 2]))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        pytest.param(lambda target: target.clone(), id="prediction equals target"),
+        pytest.param(torch.zeros_like, id="prediction collapsed"),
+        pytest.param(lambda target: torch.arange(17.0)[:, None] * torch.ones_like(target), id="straight limbs"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_are_finite_at_hard_places(prepare: object, frames: int, dtype: torch.dtype) -> None:
+    target = pair(0, 2, frames, 17)[1].to(dtype)
+    for name, loss in losses.LOSSES.items():
+        pred = prepare(target).to(dtype).requires_grad_()  # type: ignore[operator]
+        loss(pred, target, BODY).backward()
+        assert pred.grad is not None
+        assert pred.grad.isfinite().all(), name
+
+
+def test_losses_of_motion_are_zero_for_one_frame() -> None:
+    pred, target = pair(0, 2, 1, 17)
+    for name in ("velocity", "limb_variance", "angle_velocity"):
+        assert losses.LOSSES[name](pred, target, BODY) == 0, name
+
+
+def test_training_works_after_the_first_call_was_in_inference_mode() -> None:
+    body = Skeleton.from_parents([-1, 0, 1, 1])  # not used by another test, so that nothing is cached yet
+    with torch.inference_mode():
+        losses.limb_angles(torch.rand(2, 4, 3), body)
+    pred = torch.rand(2, 4, 3, requires_grad=True)
+    losses.limb_angles(pred, body).sum().backward()
+    assert pred.grad is not None
+
+
+def test_weights_scale_each_joint() -> None:
+    pred, target = pair(0, 2, 5, 17)
+    weight = torch.zeros(2, 5, 17, dtype=torch.float64)
+    weight[1, 2, 3] = 2
+    expected = 2 * (pred - target)[1, 2, 3].norm() / weight.numel()
+    torch.testing.assert_close(losses.weighted_mpjpe(pred, target, weight), expected)
+    planar = 2 * (pred - target)[1, 2, 3, :2].norm() / weight.numel()
+    torch.testing.assert_close(losses.joint_2d(pred, target, weight[..., None]), planar)
+
+
+def slow_supcon(features: np.ndarray, labels: np.ndarray, temperature: float, base: float, anchors: int) -> float:
+    """Sum over anchors with positives, one exponential at a time."""
+    samples, views, _ = features.shape
+    rows = [features[b, v] for v in range(views) for b in range(samples)]
+    names = [labels[b] for _ in range(views) for b in range(samples)]
+    total = []
+    for i in range(anchors):
+        partition = sum(math.exp(rows[i] @ rows[k] / temperature) for k in range(len(rows)) if k != i)
+        positives = [p for p in range(len(rows)) if p != i and names[p] == names[i]]
+        logs = [rows[i] @ rows[p] / temperature - math.log(partition) for p in positives]
+        if logs:
+            total.append(-temperature / base * np.mean(logs))
+    return float(np.mean(total)) if total else 0.0
+
+
+@few
+@given(seeds, st.integers(2, 6), st.integers(1, 3), st.sampled_from([0.07, 0.1, 1.0]))
+def test_supcon_equals_plain_loops(seed: int, samples: int, views: int, temperature: float) -> None:
+    features = poses(seed, samples, views, 5)
+    features /= np.linalg.norm(features, axis=-1, keepdims=True)
+    labels = np.random.default_rng(seed).integers(0, 3, samples)
+    for anchors, count in (("all", samples * views), ("one", samples)):
+        found = losses.supcon(
+            torch.from_numpy(features), torch.from_numpy(labels), temperature=temperature, anchors=anchors
+        )
+        expected = slow_supcon(features, labels, temperature, 0.07, count)
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    found = losses.supcon(torch.from_numpy(features), temperature=temperature)
+    expected = slow_supcon(features, np.arange(samples), temperature, 0.07, samples * views)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_supcon_of_a_lonely_sample_is_zero_with_finite_gradient() -> None:
+    features = torch.tensor([[[1.0, 0.0]]], requires_grad=True)
+    value = losses.supcon(features, torch.tensor([3]))
+    value.backward()
+    assert value == 0
+    assert features.grad is not None
+    assert features.grad.isfinite().all()
+
+
+def test_supcon_refuses_unknown_anchors() -> None:
+    with pytest.raises(ValueError, match="anchors='two'"):
+        losses.supcon(torch.ones(2, 1, 3), anchors="two")

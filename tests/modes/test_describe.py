@@ -1,0 +1,93 @@
+"""mode=describe: exact parameters on a line of their own, counts with their rule, and no data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import kinema
+from kinema.errors import ConfigError
+from kinema.modes import describe
+from tests.checkpoints import tiny
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No broken lines in the table."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def described(tmp_path: Path, *overrides: str) -> dict[str, float]:
+    config = kinema.compose(["mode=describe", "trainer=cpu", f"paths.output_dir={tmp_path}", *overrides])
+    describe.run(config)
+    return json.loads((tmp_path / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("poseformer", 9_602_885), ("videopose3d", 16_952_371), ("dstformer_lite model.num_frames=16", 16_001_549)],
+)
+def test_parameters_have_a_line_of_their_own(
+    name: str, parameters: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = described(tmp_path, *f"model={name}".split(), "describe.runs=1")
+    if "num_frames" in name:  # a shorter time embedding
+        parameters -= (243 - 16) * 256
+    lines = capsys.readouterr().out.splitlines()
+    assert f"parameters: {parameters:,}" in lines
+    assert found["describe/parameters"] == parameters
+    assert f"multiply-accumulates: {int(found['describe/macs']):,}" in lines
+
+
+def test_the_table_says_what_goes_in_and_what_it_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = described(tmp_path, "model=dstformer_tiny", "describe.batch_size=2", "describe.training=true")
+    text = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "DSTformer (dstformer)",
+        "pose (B, T, 17, 3), T = 81 (up to so many)",
+        "pose3d (B, T, 17, 3)",
+        "the whole clip",
+        "for 2 x 81 frames (linear",
+        "attention products",
+        "per output frame",
+        "training step, time",
+        "training step, peak memory",
+    ):
+        assert words in text, words
+    assert found["describe/training_seconds"] > found["describe/forward_seconds"] > 0
+    assert found["describe/training_peak_bytes"] > found["describe/forward_peak_bytes"] > 0
+    assert found["_meta"]["batch_size"] == 2
+
+
+def test_receptive_fields_and_streaming_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    described(tmp_path, "model=videopose3d", "model.filter_widths=[3,3]", "model.channels=8", "model.causal=true")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "T = 9 (so many or more)" in text
+    assert "9 frames: 8 before, 0 after" in text
+    assert "pose3d (B, T - 8, 17, 3)" in text
+    assert "per frame of a long video" in text
+
+
+def test_a_checkpoint_is_described_by_what_it_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tiny.build("poseformer")
+    path = tiny.save(tiny.lightning(model), tmp_path / "best.ckpt")
+    described(tmp_path / "run", f"ckpt={path}", "describe.runs=1")
+    lines = capsys.readouterr().out.splitlines()
+    assert f"parameters: {sum(p.numel() for p in model.parameters()):,}" in lines
+
+
+def test_impossible_options_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"describe\.batch_size=0"):
+        described(tmp_path, "model=dstformer_tiny", "describe.batch_size=0")
+    with pytest.raises(ConfigError, match=r"describe\.frames=27 does not suit .* 81 frames.*Use describe\.frames=81"):
+        described(tmp_path, "model=poseformer", "describe.frames=27")
+
+
+def test_another_length_is_counted(tmp_path: Path) -> None:
+    whole = described(tmp_path / "a", "model=dstformer_tiny", "describe.runs=1")
+    short = described(tmp_path / "b", "model=dstformer_tiny", "describe.runs=1", "describe.frames=9")
+    assert short["describe/parameters"] == whole["describe/parameters"]
+    assert short["describe/macs"] < whole["describe/macs"] / 9
+    assert short["_meta"]["frames"] == 9
