@@ -1,4 +1,4 @@
-"""The published data paths in plain form: one pickle per clip, a generator that pads every window, one item at a time."""
+"""The published data paths in plain form: a pickle per clip, a generator that pads every window, one item at a time."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class ChunkedGenerator:
 
     def epoch(self, batches: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The first batches of the first shuffled epoch, as float32 tensors: 3D (B, 1, J, 3) and 2D (B, F, J, C)."""
-        chunks = np.random.RandomState(self.seed).permutation(self.chunks)  # type: ignore[arg-type]
+        chunks = np.random.RandomState(self.seed).permutation(self.chunks)
         for batch in range(batches):
             some = chunks[batch * self.batch_size : (batch + 1) * self.batch_size]
             for row, (number, start, end, mirrored) in enumerate(some):

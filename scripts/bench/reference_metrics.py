@@ -1,4 +1,4 @@
-"""The published evaluations in plain form: errors per frame, per sequence or per clip, each read by the host at once."""
+"""The published evaluations in plain form: errors per frame, sequence or clip, each read by the host at once."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ def p_mpjpe_per_frame(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.array([p_mpjpe(pred[i : i + 1], target[i : i + 1]).mean() for i in range(len(pred))])
 
 
-def videopose3d(
-    sequences: Sequence[tuple[Tensor, Tensor]], actions: Sequence[str]
-) -> dict[str, float]:
+def videopose3d(sequences: Sequence[tuple[Tensor, Tensor]], actions: Sequence[str]) -> dict[str, float]:
     """VideoPose3D's four errors in millimetres, one sequence after another, each number fetched by `.item()`.
 
     Args:

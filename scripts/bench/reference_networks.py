@@ -1,27 +1,23 @@
 """The published forward passes in plain eager form: explicit softmax attention with permutes, strided convolutions.
 
-Each is a function of one of our models, whose parameters it uses: so both forms have the same weights, and gradients
-can be compared name by name.
+Each is a function of one of our models, of which only the parameters are used: so both forms have the same weights, and
+gradients can be compared name by name.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from kinema.models.dstformer import DSTBlock, DSTformer
-from kinema.models.layers.attention import Attention
-from kinema.models.layers.block import TransformerBlock
-from kinema.models.poseformer import PoseFormer
-from kinema.models.videopose3d import VideoPose3D
+from torch import Tensor
 
 
-def dstformer(model: DSTformer, pose: Tensor) -> Tensor:
+def dstformer(model: Any, pose: Tensor) -> Tensor:
     """DSTformer as MotionBERT computes it: frames folded into the batch axis, the streams concatenated and mixed.
 
     Args:
-        model: whose parameters are used.
+        model: a DSTformer.
         pose: (B, T, J, C).
 
     Returns:
@@ -31,7 +27,6 @@ def dstformer(model: DSTformer, pose: Tensor) -> Tensor:
     x = _linear(pose.reshape(batch * frames, joints, -1), model.joints_embed) + model.pos_embed
     x = x.reshape(batch, frames, joints, -1) + model.temp_embed[:, :frames]
     x = x.reshape(batch * frames, joints, -1)
-    assert model.ts_attn is not None
     for block_st, block_ts, mix in zip(model.blocks_st, model.blocks_ts, model.ts_attn, strict=True):
         st = _temporal_branch(block_st, _spatial_branch(block_st, x), frames)
         ts = _spatial_branch(block_ts, _temporal_branch(block_ts, x, frames))
@@ -41,21 +36,21 @@ def dstformer(model: DSTformer, pose: Tensor) -> Tensor:
     return _linear(torch.tanh(_linear(x, model.pre_logits.fc)), model.head)
 
 
-def _spatial_branch(block: DSTBlock, x: Tensor) -> Tensor:
+def _spatial_branch(block: Any, x: Tensor) -> Tensor:
     x = x + _attention(block.attn_s, _norm(x, block.norm1_s))
     return x + _mlp(block.mlp_s, _norm(x, block.norm2_s))
 
 
-def _temporal_branch(block: DSTBlock, x: Tensor, frames: int) -> Tensor:
+def _temporal_branch(block: Any, x: Tensor, frames: int) -> Tensor:
     x = x + _temporal_attention(block.attn_t, _norm(x, block.norm1_t), frames)
     return x + _mlp(block.mlp_t, _norm(x, block.norm2_t))
 
 
-def poseformer(model: PoseFormer, pose: Tensor) -> Tensor:
+def poseformer(model: Any, pose: Tensor) -> Tensor:
     """PoseFormer V1 on windows: every window carries all its frames through the spatial stage.
 
     Args:
-        model: in evaluation mode, or with a drop path of 0.
+        model: a PoseFormer; in evaluation mode, or with a drop path of 0.
         pose: (B, F, J, C).
 
     Returns:
@@ -70,7 +65,7 @@ def poseformer(model: PoseFormer, pose: Tensor) -> Tensor:
     return _linear(_norm(x, model.head[0]), model.head[1]).reshape(batch, 1, joints, 3)
 
 
-def poseformer_spatial(model: PoseFormer, pose: Tensor) -> Tensor:
+def poseformer_spatial(model: Any, pose: Tensor) -> Tensor:
     """The spatial stage of PoseFormer V1 inside windows: (B, F, J, C) to (B, F, J * dim)."""
     batch, frames, joints, channels = pose.shape
     x = pose.permute(0, 3, 1, 2)
@@ -81,12 +76,12 @@ def poseformer_spatial(model: PoseFormer, pose: Tensor) -> Tensor:
     return _norm(x, model.Spatial_norm).reshape(batch, frames, -1)
 
 
-def poseformer_video(model: PoseFormer, pose: Tensor) -> Tensor:
+def poseformer_video(model: Any, pose: Tensor) -> Tensor:
     """One window per frame of an edge-padded video, all windows as one batch: (1, L + F - 1, J, C) to (1, L, J, 3)."""
     return poseformer(model, windows_of(pose, model.signature.frames)).transpose(0, 1)
 
 
-def videopose3d_strided(model: VideoPose3D, windows: Tensor) -> Tensor:
+def videopose3d_strided(model: Any, windows: Tensor) -> Tensor:
     """`TemporalModelOptimized1f` on windows of exactly one receptive field: (B, R, J, C) to (B, 1, J, 3)."""
     x = windows.flatten(2).permute(0, 2, 1)
     x = _activate(model, F.conv1d(x, model.expand_conv.weight, stride=model.expand_conv.width), model.expand_bn)
@@ -99,7 +94,7 @@ def videopose3d_strided(model: VideoPose3D, windows: Tensor) -> Tensor:
     return _shrink(model, x)
 
 
-def videopose3d_dilated(model: VideoPose3D, stretch: Tensor) -> Tensor:
+def videopose3d_dilated(model: Any, stretch: Tensor) -> Tensor:
     """`TemporalModel` on a stretch: (B, T, J, C) to (B, T - R + 1, J, 3)."""
     x = stretch.flatten(2).permute(0, 2, 1)
     x = _activate(model, F.conv1d(x, model.expand_conv.weight), model.expand_bn)
@@ -118,21 +113,21 @@ def windows_of(pose: Tensor, frames: int) -> Tensor:
     return torch.stack([pose[0, start : start + frames] for start in range(pose.shape[1] - frames + 1)])
 
 
-def _shrink(model: VideoPose3D, x: Tensor) -> Tensor:
+def _shrink(model: Any, x: Tensor) -> Tensor:
     x = F.conv1d(x, model.shrink.weight, model.shrink.bias).permute(0, 2, 1)
     return x.reshape(x.shape[0], x.shape[1], -1, 3)
 
 
-def _activate(model: VideoPose3D, x: Tensor, norm: nn.Module) -> Tensor:
+def _activate(model: Any, x: Tensor, norm: Any) -> Tensor:
     return F.dropout(F.relu(norm(x), inplace=True), model.dropout.p, model.training)
 
 
-def _block(block: TransformerBlock, x: Tensor) -> Tensor:
+def _block(block: Any, x: Tensor) -> Tensor:
     x = x + _attention(block.attn, _norm(x, block.norm1))
     return x + _mlp(block.mlp, _norm(x, block.norm2))
 
 
-def _attention(attention: Attention, x: Tensor) -> Tensor:
+def _attention(attention: Any, x: Tensor) -> Tensor:
     """Softmax attention over the middle axis of (B, N, C), weights kept as a (B, H, N, N) tensor."""
     batch, count, dim = x.shape
     heads = attention.num_heads
@@ -142,7 +137,7 @@ def _attention(attention: Attention, x: Tensor) -> Tensor:
     return _linear((weights @ value).transpose(1, 2).reshape(batch, count, dim), attention.proj)
 
 
-def _temporal_attention(attention: Attention, x: Tensor, frames: int) -> Tensor:
+def _temporal_attention(attention: Any, x: Tensor, frames: int) -> Tensor:
     """Softmax attention over the frames of each joint of (B * T, J, C), by permutes of the qkv product."""
     rows, joints, dim = x.shape
     heads = attention.num_heads
@@ -157,13 +152,13 @@ def _temporal_attention(attention: Attention, x: Tensor, frames: int) -> Tensor:
     return _linear(mixed, attention.proj)
 
 
-def _mlp(mlp: nn.Module, x: Tensor) -> Tensor:
+def _mlp(mlp: Any, x: Tensor) -> Tensor:
     return _linear(F.gelu(_linear(x, mlp.fc1)), mlp.fc2)
 
 
-def _linear(x: Tensor, layer: nn.Linear) -> Tensor:
+def _linear(x: Tensor, layer: Any) -> Tensor:
     return F.linear(x, layer.weight, layer.bias)
 
 
-def _norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+def _norm(x: Tensor, norm: Any) -> Tensor:
     return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)

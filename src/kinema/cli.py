@@ -48,6 +48,9 @@ def main() -> None:
         _fail(str(error), trace=wants_trace)
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_explain(error), trace=wants_trace)
+    finally:
+        if launch.rank() == 0 and "kinema.summary" in sys.modules:
+            sys.modules["kinema.summary"].summarise_multirun()
 
 
 def _job(config: DictConfig) -> float | None:
@@ -93,9 +96,11 @@ def _config_flags(arguments: list[str]) -> list[str]:
 def _explain(error: Exception) -> str:
     """Turn a Hydra message into one that says what to type."""
     text = str(error).strip()
-    unknown = re.search(r"[Kk]ey '([^']+)' (?:is )?not in", text)
+    unknown = re.search(r"[Kk]ey '([^']+)' (?:is )?not in|Could not override '([^']+)'", text)
     if unknown:
-        near = difflib.get_close_matches(unknown[1], _keys_of_config(), n=3)
+        word = (unknown[1] or unknown[2]).rsplit(".", 1)[-1]
+        near = difflib.get_close_matches(word, _keys_of_config(), n=3)
+        text = text.split("\nTo append")[0]
         text += f"\nDid you mean {', '.join(near)}?" if near else ""
         text += "\nSee every key with its value: --cfg job"
     return text

@@ -234,6 +234,7 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
             f"{origin} was trained with the preprocessing {trained_for!r}, dataset={dataset} uses {spec.preprocess!r}. "
             f"Use dataset.preprocess={trained_for}."
         )
+    _refuse_other_input(task.model, origin, config)
     task.check(signature, spec)
     if config.objective.startswith("val/") or config.objective.startswith("test/"):
         known = set(task.scalars())
@@ -242,6 +243,20 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
                 f"objective={config.objective} is not measured by the protocol; it gives {', '.join(sorted(known))}. "
                 f"Use objective=val/{sorted(known)[0]}."
             )
+
+
+def _refuse_other_input(model: nn.Module, origin: str, config: DictConfig) -> None:
+    """Refuse data whose input is written otherwise than the checkpoint was trained with: it would predict garbage."""
+    from kinema.data.transforms import spelt, writing
+
+    record = getattr(getattr(model, "provenance", None), "config", None) or {}
+    trained, now = record.get("dataset", {}).get("transforms"), plain(config)["dataset"].get("transforms")
+    if trained is None or now is None or writing(trained) == writing(now):
+        return
+    raise ConfigError(
+        f"{origin} was trained with dataset.transforms={spelt(trained)}, now it is {spelt(now)}. "
+        f"Use the experiment it was trained with, or 'dataset.transforms={spelt(trained)}'."
+    )
 
 
 def _model_name(config: DictConfig) -> str:

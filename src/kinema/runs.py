@@ -204,8 +204,10 @@ def _progress(path: Path) -> tuple[int, int, int] | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         loop = state["loops"]["fit_loop"]
-        finished = int(loop["epoch_progress"]["current"]["completed"])
-        batches = int(loop["epoch_loop.batch_progress"]["current"]["processed"])
+        progress = loop["epoch_loop.batch_progress"]
+        epochs, batches = loop["epoch_progress"]["current"], int(progress["current"]["processed"])
+        # A checkpoint at the end of an epoch is written before Lightning counts that epoch as completed.
+        finished = int(epochs["processed"] if progress["is_last_batch"] else epochs["completed"])
         return finished, int(state["global_step"]), batches
     except Exception:  # whatever is wrong with the file, it is no checkpoint to go on with
         return None

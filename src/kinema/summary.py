@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -18,13 +18,23 @@ log = logging.getLogger(__name__)
 
 
 class MultirunSummary(Callback):
-    """Hydra callback that writes `summary.csv` and prints the table when a multirun ends, however it ends."""
+    """Hydra callback that remembers where a multirun writes.
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Summarise the sweep directory."""
-        folder = Path(config.hydra.sweep.dir)
-        if any(folder.glob("*/status.json")):
-            summarise(folder)
+    Hydra raises a failed member's error before its own end-of-multirun hook, so the command line prints the summary.
+    """
+
+    folder: ClassVar[Path | None] = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Remember the sweep directory."""
+        type(self).folder = Path(config.hydra.sweep.dir)
+
+
+def summarise_multirun() -> None:
+    """Print the summary of the multirun of this process, if there was one with members."""
+    folder = MultirunSummary.folder
+    if folder is not None and any(folder.glob("*/status.json")):
+        summarise(folder)
 
 
 def members(folder: Path) -> list[dict[str, Any]]:
@@ -38,10 +48,9 @@ def members(folder: Path) -> list[dict[str, Any]]:
     for path in numbered:
         status = json.loads(path.read_text())
         run = path.parent
-        config = OmegaConf.load(run / "config.resolved.yaml")
-        overrides = (
-            OmegaConf.load(run / ".hydra" / "overrides.yaml") if (run / ".hydra/overrides.yaml").is_file() else []
-        )
+        config: Any = OmegaConf.load(run / "config.resolved.yaml")
+        typed = run / ".hydra" / "overrides.yaml"
+        overrides: Any = OmegaConf.load(typed) if typed.is_file() else []
         metrics = run / "metrics.json"
         values = json.loads(metrics.read_text()) if metrics.is_file() else {}
         values.pop("_meta", None)
@@ -53,7 +62,7 @@ def members(folder: Path) -> list[dict[str, Any]]:
                 "objective": status.get("objective"),
                 "name": config.get("objective", "objective"),
                 "mode": config.get("objective_mode", "min"),
-                "overrides": overrides,
+                "overrides": [str(word) for word in overrides],
                 "metrics": values,
             }
         )

@@ -95,11 +95,17 @@ def test_every_experiment_says_where_it_comes_from(name: str) -> None:
     assert text.startswith("# @package _global_\n# "), "an experiment begins with its source and expected number"
 
 
+def _chosen(entry: DictConfig) -> list[tuple[str, str]]:
+    """Groups of ours that a line of a defaults list overrides."""
+    pairs = [(str(key).removeprefix("override ").strip(), str(value)) for key, value in entry.items()]
+    return [(group, choice) for group, choice in pairs if not group.startswith("/hydra")]
+
+
 @pytest.mark.parametrize("name", _names("search"))
 def test_every_search_space_names_existing_keys(name: str) -> None:
     node = OmegaConf.load(CONF / "search" / f"{name}.yaml")
     assert isinstance(node, DictConfig)
-    config = compose([])
+    config = compose([f"{group.lstrip('/')}={choice}" for entry in node.defaults for group, choice in _chosen(entry)])
     for key in node.hydra.sweeper.params:
         assert OmegaConf.select(config, str(key), default=inspect) is not inspect, f"{name}: {key} is no key"
 

@@ -8,13 +8,14 @@ import torch
 
 from kinema.core.skeleton import skeleton
 from kinema.data import transforms
-from kinema.data.transforms import Draws, resolve
+from kinema.data.draws import Draws, needs
+from kinema.data.transforms import resolve
 from kinema.data.windows import Windows
 from kinema.errors import ConfigError
 from tests.data import tiny
 
 BODY = skeleton("h36m17")
-GIVEN = {"skeleton": BODY, "skeleton2d": BODY, "channels": 3, "confidence": True}
+GIVEN = {"skeleton": BODY, "skeleton2d": BODY, "channels": 3, "confidence": True, "context": (1, 1)}
 
 
 def _batch(count: int = 6, channels: int = 3) -> dict[str, torch.Tensor]:
@@ -77,6 +78,33 @@ def test_noise_moves_the_input_and_leaves_the_target() -> None:
     assert abs(float(moved[..., :2].std()) - 0.1) < 0.01
 
 
+def test_relative_input_keeps_the_root_and_enlarges_the_rest() -> None:
+    batch = _batch(8)
+    made = _apply({"relative_input": {"scale": 4.0}}, batch)
+    root = batch["pose2d"][:, :, :1, :2]
+    torch.testing.assert_close(made["pose"][:, :, :1, :2], root)
+    torch.testing.assert_close(made["pose"][:, :, 1:, :2] / 4 + root, batch["pose2d"][:, :, 1:, :2])
+    assert torch.equal(made["pose"][..., 2], batch["pose2d"][..., 2])
+    assert torch.equal(made["pose2d"], batch["pose2d"])
+
+
+def test_relative_input_of_a_mirrored_pose_is_mirrored() -> None:
+    batch = _batch(8)
+    entry, mirror = {"relative_input": {"scale": 4.0}}, {"flip": {"probability": 1.0}}
+    torch.testing.assert_close(
+        _apply(entry, _apply(mirror, batch))["pose"], _apply(mirror, _apply(entry, batch))["pose"]
+    )
+
+
+def test_only_transforms_that_write_the_input_tell_networks_apart() -> None:
+    relative = {"relative_input": {"scale": 4.0}}
+    assert transforms.writing([relative, "pose"]) == transforms.writing(
+        [relative, {"noise": {"std": 0.1}}, {"pose": None}]
+    )
+    assert transforms.writing([relative, "pose"]) != transforms.writing([{"relative_input": {"scale": 2.0}}, "pose"])
+    assert transforms.spelt([relative, "pose"]) == "[{relative_input:{scale:4.0}},pose]"
+
+
 def test_mask_hides_joints_and_whole_frames() -> None:
     batch = _batch(30)
     hidden = _apply({"mask": {"joints": 0.3, "frames": 0.0}}, batch)["pose"]
@@ -122,7 +150,7 @@ def test_a_function_of_another_package_is_named_by_its_path() -> None:
     assert function.needs == ("intrinsics",)  # type: ignore[attr-defined]
 
 
-@transforms.needs("intrinsics")
+@needs("intrinsics")
 def outsider(batch: dict[str, torch.Tensor], draws: Draws, *, factor: float, offset: float = 0.0) -> dict:
     return {**batch, "pose": batch["pose2d"] * factor + offset}
 

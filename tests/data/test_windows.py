@@ -72,6 +72,33 @@ def test_chunks_equal_a_loop(
     assert row == len(windows)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.integers(1, 9), st.integers(1, 9))
+def test_chunks_with_a_stride_overlap_and_cover_every_frame(lengths: list[int], targets: int, stride: int) -> None:
+    stride = min(stride, targets)
+    sequences = tiny.store(lengths={f"S{i}/Walk": length for i, length in enumerate(lengths)})
+    windows = Windows.chunked(sequences, targets, context=(1, 1), stride=stride)
+    batch = _every(windows)
+    np.testing.assert_array_equal(np.unique(batch["frames"][batch["valid"]].numpy()), np.arange(sequences.num_frames))
+    for number, length in enumerate(lengths):
+        starts = windows.table[windows.table[:, SEQUENCE] == number][:, START]
+        assert (np.diff(starts) == stride).all()
+        before, behind = -starts[0], starts[-1] + targets - length
+        assert 0 <= behind - before <= 1, "the overhang is shared by both ends"
+        assert before + behind < max(stride, targets - length + 1)
+
+
+def test_targets_can_be_gathered_at_the_input_frames() -> None:
+    keys = ("pose2d", "pose3d", "pose3d_input")
+    windows = Windows.chunked(tiny.store(), 3, context=(2, 1), both_views=True, keys=keys)
+    batch = _every(windows)
+    assert batch["pose3d_input"].shape[1] == batch["pose2d"].shape[1] == 6
+    torch.testing.assert_close(batch["pose3d_input"][:, 2:-1], batch["pose3d"])
+    walk = windows.sequences.sequence(0)["pose3d"]
+    start = int(windows.table[0, START])
+    np.testing.assert_array_equal(batch["pose3d_input"][0], _slow(walk, list(range(start - 2, start + 4)), False))
+
+
 def test_batch_names_its_rows_and_frames() -> None:
     sequences = tiny.store()
     windows = Windows.chunked(sequences, 1, context=(1, 1))

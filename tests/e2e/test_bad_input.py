@@ -18,7 +18,7 @@ from tests.e2e.running import run
         (["trainer=cpu", "trainer.precision=16-mixed"], "Use trainer.precision=32"),
         (["objective=val/mpjp"], "Use objective=val/"),
         (["model=poseformer", "dataset.frames=27"], "model.num_frames=27"),
-        (["dataset.nmae=1"], "name"),
+        (["dataset.nmae=1"], "Did you mean name"),
         (["mode=test", "ckpt=nowhere/best.bin"], "nowhere/best.bin"),
         (["resume=nowhere/last.ckpt"], "Use resume=auto"),
         (["dataset=h36m_cpn", "paths.data_dir=nowhere"], "data_3d_h36m.npz"),

@@ -27,6 +27,7 @@ def example() -> Report:
         },
         footers={"action": [{"action": "mean over actions", "frames": None, "mpjpe": 51.26, "mpjve": 2.345}]},
         arrays={"errors": np.arange(3.0)},
+        digits={"mpjve": 2},
     )
 
 

@@ -30,4 +30,8 @@ class LayerRandomness(pl.Callback):
         epoch = getattr(getattr(trainer, "datamodule", None), "epoch", trainer.current_epoch)
         text = f"{self.seed}/{epoch}/{batch_idx}/{trainer.global_rank}"
         digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-        torch.manual_seed(int.from_bytes(digest, "little") >> 1)
+        value = int.from_bytes(digest, "little") >> 1
+        # Not torch.manual_seed: where CUDA is not in use it formats and keeps three stack traces at every call.
+        torch.default_generator.manual_seed(value)
+        if pl_module.device.type != "cpu":
+            torch.get_device_module(pl_module.device).manual_seed(value)

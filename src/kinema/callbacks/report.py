@@ -53,7 +53,7 @@ class RunReport(pl.Callback):
         if not trainer.is_global_zero:
             return
         console = wide_console()
-        for name, report in pl_module.reports.items():
+        for name, report in getattr(pl_module, "reports", {}).items():
             suffix = "" if name == "test" else "_" + name.replace("/", "_")
             self._write(f"report{suffix}", report)
             # The first table is the one papers print; the others stand in report.md.
@@ -78,12 +78,13 @@ class RunReport(pl.Callback):
 
     def _meta(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         meta: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        provenance = getattr(getattr(pl_module, "model", None), "provenance", None)
+        model: Any = getattr(pl_module, "model", None)
+        provenance = getattr(model, "provenance", None)
         if provenance is not None:
             meta["checkpoint"] = {"family": provenance.family, "sha256": provenance.sha256}
-        keeper = trainer.checkpoint_callback
-        if keeper is not None and getattr(keeper, "best_model_path", ""):
-            meta["best_checkpoint"] = Path(keeper.best_model_path).name
+        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        if best:
+            meta["best_checkpoint"] = Path(best).name
         versions = {name: report.version for name, report in getattr(pl_module, "reports", {}).items()}
         if versions:
             meta["protocol_versions"] = versions

@@ -58,9 +58,9 @@ def scale_align(pred: Tensor, target: Tensor) -> Tensor:
 def similarity_align(pred: Tensor, target: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
     """Move `pred` onto `target` frame by frame by the best rotation (no reflection), scale and translation.
 
-    One batched singular value decomposition. Where a pose is degenerate (joints on a line or in one point) the
-    rotation is not unique and any best one is taken; the result is finite. A frame with NaN or infinity gives NaN for
-    that frame only.
+    All frames at once: few by a batched singular value decomposition, many by quaternions with that decomposition for
+    the doubtful ones. Where a pose is degenerate (joints on a line or in one point) the rotation is not unique and any
+    best one is taken; the result is finite. A frame with NaN or infinity gives NaN for that frame only.
 
     Args:
         pred: (..., J, 3), any unit.
@@ -76,15 +76,16 @@ def similarity_align(pred: Tensor, target: Tensor, *, dtype: torch.dtype | None 
     """
     if dtype is None:
         dtype = torch.float32 if pred.device.type == "mps" else torch.float64
-    moving, fixed = pred.to(dtype), target.to(dtype)
+    moving, fixed = pred.to(dtype, copy=True), target.to(dtype, copy=True)
     mean_moving, mean_fixed = moving.mean(-2, keepdim=True), fixed.mean(-2, keepdim=True)
-    moving, fixed = moving - mean_moving, fixed - mean_fixed
-    size_moving = moving.square().sum((-2, -1), keepdim=True).sqrt()
-    size_fixed = fixed.square().sum((-2, -1), keepdim=True).sqrt()
-    covariance = (fixed / _nonzero(size_fixed)).mT @ (moving / _nonzero(size_moving))  # (..., 3, 3)
+    moving.sub_(mean_moving)
+    fixed.sub_(mean_fixed)
+    size_moving = torch.linalg.vector_norm(moving, dim=(-2, -1), keepdim=True)
+    size_fixed = torch.linalg.vector_norm(fixed, dim=(-2, -1), keepdim=True)
+    covariance = (fixed.mT @ moving) / _nonzero(size_fixed) / _nonzero(size_moving)  # (..., 3, 3)
     rotation, gain = _best_rotation(covariance.reshape(-1, 3, 3))
-    rotation, gain = rotation.view_as(covariance), gain.view(*covariance.shape[:-2], 1, 1)
-    return (gain * size_fixed / _nonzero(size_moving) * (moving @ rotation) + mean_fixed).to(pred.dtype)
+    scale = gain.view_as(size_moving) * size_fixed / _nonzero(size_moving)
+    return (moving @ (scale * rotation.view_as(covariance))).add_(mean_fixed).to(pred.dtype)
 
 
 # Fewer frames than this are as fast by singular values.
@@ -101,7 +102,7 @@ def _best_rotation(covariance: Tensor) -> tuple[Tensor, Tensor]:
         (N, 3, 3) to be multiplied to the right of the moving points, and (N,) the inner product of the turned points
         with the fixed ones, which is the best scale.
     """
-    if len(covariance) < _MANY or covariance.dtype != torch.float64:
+    if len(covariance) < _MANY or covariance.dtype != torch.float64 or covariance.requires_grad:
         return _rotation_by_singular_values(covariance)
     rotation, gain, certain = _rotation_by_quaternion(covariance)
     if not certain.all():
@@ -120,13 +121,6 @@ def _rotation_by_singular_values(covariance: Tensor) -> tuple[Tensor, Tensor]:
     return (right.mT * flip[..., None, :]) @ left.mT, (singular * flip).sum(-1)
 
 
-# Horn's symmetric matrix (16 entries by rows) from the 9 entries sxx, sxy, ..., szz of sum of moving fixed^T.
-_HORN = (
-    (1, 0, 0, 0, 1, 0, 0, 0, 1), (0, 0, 0, 0, 0, 1, 0, -1, 0), (0, 0, -1, 0, 0, 0, 1, 0, 0), (0, 1, 0, -1, 0, 0, 0, 0, 0),
-    (0, 0, 0, 0, 0, 1, 0, -1, 0), (1, 0, 0, 0, -1, 0, 0, 0, -1), (0, 1, 0, 1, 0, 0, 0, 0, 0), (0, 0, 1, 0, 0, 0, 1, 0, 0),
-    (0, 0, -1, 0, 0, 0, 1, 0, 0), (0, 1, 0, 1, 0, 0, 0, 0, 0), (-1, 0, 0, 0, 1, 0, 0, 0, -1), (0, 0, 0, 0, 0, 1, 0, 1, 0),
-    (0, 1, 0, -1, 0, 0, 0, 0, 0), (0, 0, 1, 0, 0, 0, 1, 0, 0), (0, 0, 0, 0, 0, 1, 0, 1, 0), (-1, 0, 0, 0, -1, 0, 0, 0, 1),
-)  # fmt: skip
 # The largest angle, in radians, by which the quaternion's rotation may be off.
 _ANGLE = 1e-10
 
@@ -143,12 +137,17 @@ def _rotation_by_quaternion(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]
     s = covariance.mT.reshape(-1, 9).T  # (9, N)
     size = s.square().sum(0).sqrt() * 3**0.5  # no eigenvalue is larger
     s = s / _nonzero(size)
-    horn = (torch.tensor(_HORN, dtype=s.dtype, device=s.device) @ s).view(4, 4, -1)
+    xx, xy, xz, yx, yy, yz, zx, zy, zz = s
+    rows = (
+        (xx + yy + zz, yz - zy, zx - xz, xy - yx),
+        (yz - zy, xx - yy - zz, xy + yx, zx + xz),
+        (zx - xz, xy + yx, yy - xx - zz, yz + zy),
+        (xy - yx, zx + xz, yz + zy, zz - xx - yy),
+    )
+    horn = torch.stack([entry for row in rows for entry in row]).view(4, 4, -1)
     # lambda^4 + a lambda^2 + b lambda + c; the trace is 0
     a = -2 * s.square().sum(0)
-    b = -8 * (
-        s[0] * (s[4] * s[8] - s[5] * s[7]) - s[1] * (s[3] * s[8] - s[5] * s[6]) + s[2] * (s[3] * s[7] - s[4] * s[6])
-    )
+    b = -8 * (xx * (yy * zz - yz * zy) - xy * (yx * zz - yz * zx) + xz * (yx * zy - yy * zx))
     c = _adjugate_and_determinant(horn)[1]
     root, slope = torch.ones_like(a), torch.ones_like(a)
     for _ in range(20):
@@ -182,7 +181,7 @@ def _adjugate_and_determinant(m: Tensor) -> tuple[Tensor, Tensor]:
     s = [m[0, p] * m[1, q] - m[1, p] * m[0, q] for p, q in pairs]
     c = [m[2, p] * m[3, q] - m[3, p] * m[2, q] for p, q in pairs]
     determinant = s[0] * c[5] - s[1] * c[4] + s[2] * c[3] + s[3] * c[2] - s[4] * c[1] + s[5] * c[0]
-    entries = []
+    entries: list[Tensor] = []
     # Row i leaves out column i of m; its minors are those of the three columns that stay.
     for left, (i, j, k) in enumerate(((1, 2, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2))):
         jk, ik, ij = pairs.index((j, k)), pairs.index((i, k)), pairs.index((i, j))

@@ -64,7 +64,8 @@ class Cuts:
         kind = self.training["kind"] or ("chunked" if self.context != (0, 0) else "tiled")
         both_views = self.training["both_views"]
         if kind == "chunked":
-            return Windows.chunked(sequences, frames - sum(self.context), context=self.context, both_views=both_views)
+            targets, stride = frames - sum(self.context), self.training["stride"] or None
+            return Windows.chunked(sequences, targets, context=self.context, stride=stride, both_views=both_views)
         self._refuse_context("windows", kind, "chunked")
         return self._clips(sequences, kind, self.training["stride"] or max(1, frames // 3), both_views=both_views)
 

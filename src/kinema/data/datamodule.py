@@ -16,10 +16,11 @@ from kinema.core.skeleton import skeleton as named_skeleton
 from kinema.core.spec import DataSpec, Signature
 from kinema.data import checks, orders
 from kinema.data.cuts import Cuts
+from kinema.data.draws import Draws
 from kinema.data.sequences import Sequences
 from kinema.data.source import Source
 from kinema.data.splits import Splits, refuse_empty
-from kinema.data.transforms import Draws, resolve
+from kinema.data.transforms import resolve
 from kinema.data.windows import Windows
 from kinema.errors import ConfigError
 
@@ -57,7 +58,8 @@ class MotionDataModule(pl.LightningDataModule):
         context: input frames before and after the targets; null follows the model.
         windows: how training windows are cut: `kind` ("chunked": VideoPose3D's generator; "tiled": clips that cover
             every frame; "strided": MotionBERT's clips; null: chunked for models with context, else tiled), `stride`
-            (frames between clips; null: a third of a clip), `both_views` (every window also mirrored).
+            (frames between clips; null: a third of a clip, while chunks do not overlap), `both_views` (every window
+            also mirrored).
         eval_windows: how evaluation windows are cut: `kind` ("whole" sequences, "strided" or "tiled" clips), `stride`
             (null: a clip, so that nothing overlaps but what "tiled" shifts back).
         limit_windows: at most so many training windows, evenly spaced; null = all.
@@ -171,6 +173,7 @@ class MotionDataModule(pl.LightningDataModule):
             "skeleton2d": self.spec.skeleton2d,
             "channels": signature.in_channels if signature is not None else 2,
             "confidence": confidence,
+            "context": self.context,
         }
         self._augment = resolve(augment, "augment", **given)
         self._transforms = resolve(transforms, "transforms", **given)

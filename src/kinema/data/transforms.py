@@ -11,50 +11,18 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kinema.core import detections, random
+from kinema.core import detections
 from kinema.core.skeleton import Skeleton
+from kinema.data import reprojection
+from kinema.data.draws import Batch, Draws, joint_order
 from kinema.data.mirror import INTRINSICS_NEGATED
 from kinema.errors import ConfigError
-
-Batch = dict[str, Tensor]
-Transform = Callable[[Batch, "Draws"], Batch]
-
-
-class Draws:
-    """Random numbers of one batch: functions of (seed, epoch, position, name), see `core/random.py`.
-
-    Attributes:
-        seed, epoch: of the run.
-        draw: (B,) positions in the epoch's order.
-        step: (1,) number of the batch in its epoch, for what a paper draws once per batch.
-    """
-
-    def __init__(self, seed: int, epoch: int, draw: Tensor, step: Tensor) -> None:
-        self.seed, self.epoch, self.draw, self.step = seed, epoch, draw, step
-
-    def uniform(self, name: str, shape: Sequence[int] = ()) -> Tensor:
-        """(B, *shape) float32 in [0, 1)."""
-        return random.uniform(self.seed, self.epoch, self.draw, name, shape)
-
-    def normal(self, name: str, shape: Sequence[int] = ()) -> Tensor:
-        """(B, *shape) float32 standard normal."""
-        return random.normal(self.seed, self.epoch, self.draw, name, shape)
-
-
-def needs(*keys: str) -> Callable[[Transform], Transform]:
-    """Declare which batch keys a transform reads beside `pose2d` and `pose3d`; they are then gathered."""
-
-    def mark(function: Transform) -> Transform:
-        function.needs = keys  # type: ignore[attr-defined]
-        return function
-
-    return mark
 
 
 def flip(
@@ -70,11 +38,13 @@ def flip(
     """
     chosen = draws.uniform("flip") < probability  # (B,)
     flipped = {}
-    for key, body in (("pose", skeleton2d), ("pose2d", skeleton2d), ("pose3d", skeleton)):
+    bodies = {"pose": skeleton2d, "pose2d": skeleton2d}
+    bodies |= dict.fromkeys(("pose3d", reprojection.WIDE, reprojection.MOTION), skeleton)
+    for key, body in bodies.items():
         if key in batch and body is not None:
             flipped[key] = torch.where(chosen[:, None, None, None], _mirror(batch[key], body), batch[key])
     if "valid" in batch and batch["valid"].ndim == 3 and skeleton is not None:
-        order = _order(skeleton.flip_index, chosen.device)
+        order = joint_order(skeleton.flip_index, chosen.device)
         flipped["valid"] = torch.where(chosen[:, None, None], batch["valid"][..., order], batch["valid"])
     if "intrinsics" in batch:
         sign = torch.ones_like(batch["intrinsics"])
@@ -133,6 +103,26 @@ def motionbert_noise(batch: Batch, draws: Draws, *, skeleton2d: Skeleton) -> Bat
     return {**batch, "pose": detections.add_noise(seen, model, made)}
 
 
+def relative_input(batch: Batch, draws: Draws, *, scale: float, skeleton2d: Skeleton) -> Batch:
+    """Let the input be where the root stands, and where the other joints stand from it, enlarged; for every stage.
+
+    The shape of the body, a few tenths of the image, then fills the range that the first layer sees, wherever the body
+    stands. Nothing is lost: the root stays absolute. CMU data, 400 steps of the recipe `cmu/lifting` (validation,
+    noisy input): 70.6 mm with a scale of 4 and 71.8 with 1, against 85.3 with joints as they are.
+
+    Args:
+        batch: any.
+        draws: unused.
+        scale: of the distances from the root.
+        skeleton2d: of the input.
+    """
+    seen = _seen(batch)
+    root = seen[..., skeleton2d.root : skeleton2d.root + 1, :2]
+    is_root = torch.arange(seen.shape[-2], device=seen.device)[:, None] == skeleton2d.root
+    places = torch.where(is_root, root, scale * (seen[..., :2] - root))
+    return {**batch, "pose": torch.cat([places, seen[..., 2:]], dim=-1)}
+
+
 def pose(batch: Batch, draws: Draws, *, channels: int, confidence: bool) -> Batch:
     """Make `pose` of what stands there so far, with as many channels as the network takes: the last transform.
 
@@ -141,7 +131,14 @@ def pose(batch: Batch, draws: Draws, *, channels: int, confidence: bool) -> Batc
         draws: unused.
         channels: 2 (x, y) or 3 (x, y, score).
         confidence: whether a third channel holds the detector's scores, where there are any, or always 1.
+
+    Raises:
+        ConfigError: where a motion was edited and not reprojected.
     """
+    if reprojection.MOTION in batch:
+        raise ConfigError(
+            "dataset.augment edits the motion in 3D but makes no input of it. Add reproject: {errors: own} behind."
+        )
     seen = _seen(batch)
     if channels == 2:
         return {**batch, "pose": seen[..., :2]}
@@ -156,8 +153,42 @@ TRANSFORMS: dict[str, Callable[..., Batch]] = {
     "noise": noise,
     "mask": mask,
     "motionbert_noise": motionbert_noise,
+    "swap_upper_body": reprojection.swap_upper_body,
+    "swap_arms": reprojection.swap_arms,
+    "scale_bones": reprojection.scale_bones,
+    "random_heading": reprojection.random_heading,
+    "reproject": reprojection.reproject,
+    "relative_input": relative_input,
     "pose": pose,
 }
+
+
+# What these change is what a detector sees, not how it is written: a checkpoint may be tested with other ones.
+_OF_CONTENT = frozenset({"flip", "pose2d_from_target", "noise", "mask", "motionbert_noise"})
+
+
+def writing(entries: Sequence[str | Mapping[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """The transforms of a list that decide how input is written for a network, as (name, options)."""
+    parts = [_parts(entry) for entry in entries]
+    return [(name, options) for name, options in parts if name not in _OF_CONTENT]
+
+
+def spelt(entries: Sequence[str | Mapping[str, Any]]) -> str:
+    """A list of transforms as an override spells it: [{relative_input:{scale:4.0}},pose]."""
+
+    def value(item: Any) -> str:
+        if isinstance(item, Mapping):
+            return "{" + ",".join(f"{key}:{value(inner)}" for key, inner in item.items()) + "}"
+        if isinstance(item, Sequence) and not isinstance(item, str):
+            return "[" + ",".join(map(value, item)) + "]"
+        return "null" if item is None else str(item)
+
+    return value(list(entries))
+
+
+def _parts(entry: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    name, options = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
+    return name, dict(options or {})
 
 
 def resolve(entries: Sequence[str | Mapping[str, Any]], option: str, **given: Any) -> list[Callable[..., Batch]]:
@@ -173,22 +204,22 @@ def resolve(entries: Sequence[str | Mapping[str, Any]], option: str, **given: An
     """
     made: list[Callable[..., Batch]] = []
     for entry in entries:
-        name, options = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
+        name, options = _parts(entry)
         function = _find(name, option)
         parameters = dict(list(inspect.signature(function).parameters.items())[2:])
         own = {key: value for key, value in parameters.items() if key not in given}
-        for key in options or {}:
+        for key in options:
             if key not in own:
                 raise ConfigError(
                     f"dataset.{option}: {name} has no option {key!r}. It has: {', '.join(own) or 'none'}."
                 )
         empty = inspect.Parameter.empty
-        missing = [key for key, value in own.items() if value.default is empty and key not in (options or {})]
+        missing = [key for key, value in own.items() if value.default is empty and key not in options]
         if missing:
             raise ConfigError(
                 f"dataset.{option}: {name} needs {', '.join(missing)}, as in {name}: {{{missing[0]}: ...}}."
             )
-        bound = partial(function, **(options or {}), **{key: given[key] for key in parameters if key in given})
+        bound = partial(function, **options, **{key: given[key] for key in parameters if key in given})
         bound.needs = getattr(function, "needs", ())  # type: ignore[attr-defined]
         made.append(bound)
     return made
@@ -214,12 +245,5 @@ def _seen(batch: Batch) -> Tensor:
 
 
 def _mirror(pose: Tensor, skeleton: Skeleton) -> Tensor:
-    swapped = pose.index_select(-2, _order(skeleton.flip_index, pose.device))
+    swapped = pose.index_select(-2, joint_order(skeleton.flip_index, pose.device))
     return torch.cat([-swapped[..., :1], swapped[..., 1:]], dim=-1)
-
-
-@lru_cache(maxsize=64)
-def _order(order: tuple[int, ...], device: torch.device) -> Tensor:
-    """A joint order on the device, copied there once and not at every step."""
-    with torch.inference_mode(False):  # a tensor born in inference mode could not be used in training
-        return torch.tensor(order, device=device)

@@ -22,7 +22,10 @@ from kinema.errors import ConfigError, DataError
 SEQUENCE, START, SPAN, VIEW = range(4)
 
 # Arrays read at the input frames (context included); all others are read at the target frames.
-_INPUT_ARRAYS = frozenset({"pose2d"})
+_INPUT_ARRAYS = frozenset({"pose2d", "pose3d_input"})
+
+# Batch keys that are an array of another name, at other frames.
+_ALIASES = {"pose3d_input": "pose3d"}
 
 # What every batch holds, computed from the picks and the table.
 ALWAYS = ("valid", "flip", "frames", "draw", "index")
@@ -41,7 +44,7 @@ class Windows(Dataset[dict[str, Tensor]]):
         context: input frames before and after the targets.
         rule: how positions are found, a name in `rules.RULES`.
         keys: arrays, camera vectors and numeric columns of the table to gather beside what every batch holds;
-            None = the poses that the store has.
+            `pose3d_input` is `pose3d` at the input frames. None = the poses that the store has.
         given: (W, targets) int32 positions inside the sequence, for rule "given".
     """
 
@@ -81,6 +84,7 @@ class Windows(Dataset[dict[str, Tensor]]):
         for key in keys:
             known = {*self.sequences.arrays, *self.sequences.cameras, *ALWAYS}
             column = self.sequences.table.get(key)
+            key = _ALIASES.get(key, key)
             if key not in known and (column is None or column.dtype.kind not in "biuf"):
                 raise DataError(f"The data has no {key!r}. It has: {', '.join(sorted(known))}.")
         self._keys = tuple(key for key in keys if key not in ALWAYS)
@@ -89,19 +93,27 @@ class Windows(Dataset[dict[str, Tensor]]):
 
     @classmethod
     def chunked(
-        cls, sequences: Sequences, targets: int, *, context: tuple[int, int], both_views: bool = False, **options: Any
+        cls,
+        sequences: Sequences,
+        targets: int,
+        *,
+        context: tuple[int, int],
+        stride: int | None = None,
+        both_views: bool = False,
+        **options: Any,
     ) -> Windows:
         """Cut every sequence into chunks of `targets` frames, centred so that the overhang is shared by both ends.
 
         With one target this is one window centred on every frame. The order is that of VideoPose3D's ChunkedGenerator:
         of each sequence all chunks, then (`both_views`) all chunks mirrored. Its pad P and causal shift S are
-        context=(P + S, P - S).
+        context=(P + S, P - S). Chunks begin every `stride` frames, None = where the one before ends, as there.
         """
+        step = targets if stride is None else stride
         length = sequences.table["length"]
-        chunks = -(-length // targets)
-        first = -((chunks * targets - length) // 2)
+        chunks = -(-np.maximum(length - targets, 0) // step) + 1
+        first = -(((chunks - 1) * step + targets - length) // 2)
         sequence, chunk, view = _spread(chunks, 2 if both_views else 1)
-        table = _table(sequence, first[sequence] + chunk * targets, targets, view)
+        table = _table(sequence, first[sequence] + chunk * step, targets, view)
         return cls(sequences, table, targets, context=context, **options)
 
     @classmethod
@@ -185,8 +197,9 @@ class Windows(Dataset[dict[str, Tensor]]):
             inputs, _ = self._frames(rows, index, context=self.context)
         batch = {}
         for key in self.keys:
-            if key in self.sequences.arrays:
-                batch[key] = self._gather(key, inputs if key in _INPUT_ARRAYS else targets, flip)
+            array = _ALIASES.get(key, key)
+            if array in self.sequences.arrays:
+                batch[key] = self._gather(array, inputs if key in _INPUT_ARRAYS else targets, flip)
             elif key in self.sequences.cameras:
                 batch[key] = self._camera(key, sequence, flip)
             else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import difflib
 import logging
@@ -25,6 +24,7 @@ from kinema.data.windows import Windows
 from kinema.errors import ConfigError
 from kinema.inference.flip import flip_average
 from kinema.inference.slide import slide
+from kinema.inference.trajectory import separated
 from kinema.modes.train import build
 from kinema.viz import clip as clips
 from kinema.viz import figures, prepare
@@ -142,21 +142,6 @@ def predict(task: Any, data: Any, sequences: Sequences, row: int) -> Prediction:
     finally:
         task.model = model
     return Prediction(pose[0].cpu().numpy(), None if path is None else path[0].cpu().numpy())
-
-
-def separated(model: nn.Module) -> tuple[nn.Module, nn.Module | None]:
-    """Split a network with a nested trajectory network into the two; weights are shared, the model is left as it is.
-
-    The nested form puts the trajectory into the root's slot; pictures of VideoPose3D add it to all joints, the
-    predicted root included (published behaviour).
-    """
-    twin = getattr(model, "trajectory", None)
-    if not isinstance(twin, nn.Module):
-        return model, None
-    alone = copy.copy(model)
-    alone._modules = {**model._modules, "trajectory": None}
-    alone.signature = dataclasses.replace(model.signature, trajectory=False)  # type: ignore[type-var]
-    return alone, twin
 
 
 def _path(twin: nn.Module, pose: Tensor, skeleton2d: Skeleton, chunk: int) -> Tensor:

@@ -55,7 +55,7 @@ def run(config: DictConfig) -> float | None:
 
 def build(config: DictConfig) -> tuple[Any, Any, Any]:
     """Model, data and task of a run, checked against each other; logs their sizes."""
-    model = composition.build_model(config)
+    model: Any = composition.build_model(config)
     data = composition.build_data(config, model.signature)
     task = composition.build_task(config, model)
     composition.check(task, model.signature, data.spec, config)

@@ -16,7 +16,7 @@ from kinema.protocols.report import Report, Row
 MEASURES = ("mpjpe", "p_mpjpe", "n_mpjpe", "mpjve", "acceleration", "pck", "auc")
 SCALARS = (*MEASURES, *(f"{name}_frames" for name in MEASURES))
 # PCK and AUC of MPI-INF-3DHP: below 150 mm; mean over the thresholds 0, 5, ..., 150 mm.
-THRESHOLDS_MM = tuple(range(0, 151, 5))
+STEP_MM, STEPS = 5, 30
 
 
 def frame_measures(pred: Tensor, target: Tensor, unit: float) -> tuple[Tensor, Tensor]:
@@ -31,15 +31,14 @@ def frame_measures(pred: Tensor, target: Tensor, unit: float) -> tuple[Tensor, T
         (..., 5) float64: mpjpe, p_mpjpe, n_mpjpe in mm, pck, auc in percent; (..., J) float64 distances in mm.
     """
     joints = pose_errors.joint_errors(pred, target).double() * unit
-    thresholds = torch.tensor(THRESHOLDS_MM, dtype=joints.dtype, device=joints.device)
-    # Thresholds above the distance, out of all: PCK at each of them, summed, without a column per threshold.
-    passed = len(thresholds) - torch.bucketize(joints, thresholds, right=True)  # (..., J)
+    # How many of the thresholds 0, 5, ..., 150 are above the distance: PCK at each of them, summed. NaN passes none.
+    passed = (STEPS - (joints / STEP_MM).floor()).clamp_(0, STEPS).nan_to_num_(0)  # (..., J)
     columns = (
         joints.mean(-1),
         pose_errors.p_mpjpe(pred, target).double() * unit,
         pose_errors.n_mpjpe(pred, target).double() * unit,
         (passed > 0).double().mean(-1) * 100,
-        passed.double().mean(-1) * (100 / len(thresholds)),
+        passed.mean(-1) * (100 / (STEPS + 1)),
     )
     return torch.stack(columns, dim=-1), joints
 
@@ -146,6 +145,7 @@ def report_of(
         tables={"action": rows, "joint": joints, **tables},
         footers={"action": footers},
         arrays=arrays,
+        digits={"mpjve": 2, "acceleration": 2},
     )
 
 

@@ -35,6 +35,7 @@ class Report:
         footers: summarising rows by table name.
         arrays: long results, such as errors per sequence.
         figures: functions that draw one figure each.
+        digits: decimals shown by name of column, where not one.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Report:
         footers: Mapping[str, Sequence[Row]] | None = None,
         arrays: Mapping[str, np.ndarray] | None = None,
         figures: Mapping[str, Callable[[], Any]] | None = None,
+        digits: Mapping[str, int] | None = None,
     ) -> None:
         self.protocol = protocol
         self.version = version
@@ -55,6 +57,7 @@ class Report:
         self.footers = {name: list(rows) for name, rows in (footers or {}).items()}
         self.arrays = dict(arrays or {})
         self.figures = dict(figures or {})
+        self.digits = dict(digits or {})
 
     def to_metrics(self, prefix: str) -> dict[str, float]:
         """Flat names for `metrics.json`: `test/mpjpe`, `test/mpjpe/Walking` per action, `test/mpjpe_joint/nose`.
@@ -89,7 +92,7 @@ class Report:
             footers = self.footers.get(name, [])
             for number, row in enumerate([*rows, *footers]):
                 table.add_row(
-                    *(_shown(row.get(column)) for column in rows[0]),
+                    *(self._shown(column, row) for column in rows[0]),
                     end_section=bool(footers) and number == len(rows) - 1,
                 )
             drawn.append(table)
@@ -99,7 +102,7 @@ class Report:
         """The tables as Markdown, under one heading."""
         parts = [f"## {title or self.protocol}"]
         if self.scalars:
-            parts.append(", ".join(f"{name} {_shown(value)}" for name, value in self.scalars.items()))
+            parts.append(", ".join(f"{name} {self._shown(name, self.scalars)}" for name in self.scalars))
         for name, rows in self.tables.items():
             if not rows:
                 continue
@@ -107,9 +110,9 @@ class Report:
             bars = ["---" if isinstance(rows[0][column], str) else "---:" for column in columns]
             lines = [f"| {' | '.join(columns)} |", f"|{'|'.join(bars)}|"]
             for row in rows:
-                lines.append(f"| {' | '.join(_cell(row.get(column)) for column in columns)} |")
+                lines.append(f"| {' | '.join(_cell(self._shown(column, row)) for column in columns)} |")
             for row in self.footers.get(name, []):
-                cells = (_cell(row.get(column)) for column in columns)
+                cells = (_cell(self._shown(column, row)) for column in columns)
                 lines.append(f"| {' | '.join(f'**{cell}**' if cell else '' for cell in cells)} |")
             parts.append("\n".join(lines))
         return "\n\n".join(parts) + "\n"
@@ -129,6 +132,15 @@ class Report:
         writer.writeheader()
         writer.writerows(lines)
         return file.getvalue()
+
+    def _shown(self, column: str, row: Mapping[str, Any]) -> str:
+        """A value as text: counts and labels as they are, errors with the decimals of their column."""
+        value = row.get(column)
+        if value is None:
+            return ""
+        if isinstance(value, (str, int, np.integer)):
+            return str(value)
+        return f"{value:.{self.digits.get(column.removesuffix('_frames'), 1)}f}"
 
     def save_arrays(self, path: Path) -> None:
         """Write the long results as a compressed archive, with what they belong to."""
@@ -169,14 +181,5 @@ class Protocol(Metric):
         """Report everything added so far, over all ranks."""
 
 
-def _shown(value: Any) -> str:
-    """A cell: counts as they are, errors with one decimal, small ones with two."""
-    if value is None:
-        return ""
-    if isinstance(value, (str, int, np.integer)):
-        return str(value)
-    return f"{value:.1f}" if abs(value) >= 10 or value != value else f"{value:.2f}"
-
-
-def _cell(value: Any) -> str:
-    return _shown(value).replace("|", "\\|")
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

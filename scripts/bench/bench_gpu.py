@@ -1,0 +1,188 @@
+"""What only a GPU can show: a training step in bfloat16, whole videos, and evaluation without waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kinema.core.align import root_relative
+from kinema.data.windows import Windows
+from kinema.inference.slide import pad_edges, slide
+from kinema.models.dstformer import DSTBlock
+from kinema.protocols.videopose3d import VideoPose3DProtocol
+from scripts.bench import reference_metrics, reference_networks
+from scripts.bench.bench_networks import dstformer, poseformer
+from scripts.bench.measure import Pair
+from scripts.bench.rows import bench
+from scripts.bench.stores import BODY, batches, camera_space, distance, disturbed
+
+_CUDA = {"clock": "cuda", "rounds": 20, "needs": ("cuda",)}
+_FULL = {"frames": 243, "dim": 512, "depth": 5, "heads": 8, "mlp_ratio": 2, "batch": 8}
+_SMALL = {"frames": 9, "dim": 64, "depth": 2, "heads": 2, "batch": 2}
+_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def build_dstformer_step(
+    *, frames: int, dim: int, depth: int, heads: int, mlp_ratio: float, batch: int, half: bool, compiled: bool
+) -> Pair:
+    """Forward, backward and optimiser step of the full DSTformer, the optimiser being the same in both forms.
+
+    Compiled block by block, so that all blocks share one compilation, whose time is noted. Equality: the outputs, as
+    the mean difference over the mean size in bfloat16.
+    """
+    plain_model, model = (
+        dstformer(frames=frames, dim=dim, depth=depth, heads=heads, mlp_ratio=mlp_ratio).to(_DEVICE) for _ in range(2)
+    )
+    pose, target = (torch.randn(batch, frames, 17, 3, device=_DEVICE) for _ in range(2))
+    notes: dict[str, Any] = {}
+    plain = _step(plain_model, lambda x: reference_networks.dstformer(plain_model, x), pose, target, half=False)
+    ours = _step(model, model, pose, target, half=half)
+    if compiled:
+        for block in model.modules():
+            if isinstance(block, DSTBlock):
+                block.compile(dynamic=False)
+        started = time.perf_counter()
+        ours()
+        torch.cuda.synchronize()
+        notes["compile_seconds"] = round(time.perf_counter() - started, 1)
+        with torch.no_grad():  # the step changed the weights
+            for after, before in zip(model.parameters(), plain_model.parameters(), strict=True):
+                after.copy_(before)
+
+    @torch.no_grad()
+    def difference() -> float:
+        with torch.autocast(_DEVICE, torch.bfloat16, enabled=half):
+            found = model(pose).float()
+        expected = reference_networks.dstformer(plain_model, pose)
+        if not half:
+            return distance((found, expected))
+        return float((found - expected).abs().mean() / expected.abs().mean())
+
+    return Pair(plain, ours, difference, notes=notes)
+
+
+bench(
+    build_dstformer_step,
+    "gpu_dstformer_step",
+    operation="DSTformer training step, bf16 + SDPA + compile",
+    reference="float32, softmax attention with permutes",
+    sizes={**_FULL, "half": True, "compiled": True},
+    small={**_SMALL, "compiled": False},
+    bound=4,
+    goal=4,
+    tolerance=5e-2,
+    **_CUDA,
+)
+bench(
+    build_dstformer_step,
+    "gpu_dstformer_step_eager",
+    operation="DSTformer training step, bf16 + SDPA",
+    reference="float32, softmax attention with permutes",
+    sizes={**_FULL, "half": True, "compiled": False},
+    small=_SMALL,
+    bound=2,
+    goal=3,
+    tolerance=5e-2,
+    **_CUDA,
+)
+bench(
+    build_dstformer_step,
+    "gpu_dstformer_step_float32",
+    operation="DSTformer training step, float32 + SDPA",
+    reference="float32, softmax attention with permutes",
+    sizes={**_FULL, "half": False, "compiled": False},
+    small=_SMALL,
+    bound=1,
+    goal=1.1,
+    tolerance=1e-4,
+    **_CUDA,
+)
+
+
+def _step(
+    model: torch.nn.Module, forward: Callable[[Tensor], Tensor], pose: Tensor, target: Tensor, *, half: bool
+) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(_DEVICE, torch.bfloat16, enabled=half):
+            out = forward(pose)
+        torch.linalg.vector_norm(out.float() - target, dim=-1).mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def build_poseformer_video(*, frames: int, dim: int, depth: int, heads: int, length: int) -> Pair:
+    """A prediction per frame of a video and of its mirrored copy, which is how PoseFormer is evaluated."""
+    model = poseformer(frames=frames, dim=dim, depth=depth, heads=heads).to(_DEVICE)
+    video = pad_edges(torch.randn(2, length, 17, 2, device=_DEVICE), model.signature.context)
+
+    @torch.no_grad()
+    def plain() -> Tensor:
+        return torch.cat([reference_networks.poseformer_video(model, one[None]) for one in video])
+
+    return Pair(plain, lambda: slide(model, video), lambda: distance((slide(model, video), plain())))
+
+
+bench(
+    build_poseformer_video,
+    "gpu_poseformer_video",
+    operation="PoseFormer video, 1000 frames, flip averaged",
+    reference="one window per frame",
+    sizes={"frames": 81, "dim": 32, "depth": 4, "heads": 8, "length": 1000},
+    small={"frames": 9, "dim": 8, "depth": 2, "heads": 2, "length": 13},
+    bound=2,
+    goal=2,
+    tolerance=1e-4,
+    **_CUDA,
+)
+
+
+def build_evaluation(*, sequences: int, length: int) -> Pair:
+    """The test split of Human3.6M in size: predictions of whole sequences, one after another, to the report."""
+    random = np.random.default_rng(0)
+    store = camera_space([int(n) for n in random.integers(length // 2, length * 3 // 2, sequences)])
+    windows = Windows.whole(store, keys=("pose3d",))
+    rows = [{key: value.to(_DEVICE) for key, value in row.items()} for row in batches(windows, 1)]
+    targets = [root_relative(row["pose3d"], BODY) for row in rows]
+    predictions = [disturbed(target.cpu()).to(_DEVICE) for target in targets]
+    pairs, actions = list(zip(predictions, targets, strict=True)), [str(a) for a in store.table["action"]]
+    protocol = VideoPose3DProtocol(windows).to(_DEVICE)
+
+    def ours() -> dict[str, float]:
+        protocol.reset()
+        for prediction, row in zip(predictions, rows, strict=True):
+            protocol.update(prediction, row)
+        return protocol.compute().scalars
+
+    def plain() -> dict[str, float]:
+        return reference_metrics.videopose3d(pairs, actions)
+
+    def difference() -> float:
+        found, expected = ours(), plain()
+        return max(abs(found[name] - value) / abs(value) for name, value in expected.items())
+
+    return Pair(plain, ours, difference)
+
+
+bench(
+    build_evaluation,
+    "gpu_evaluation",
+    operation="full test metrics without waits",
+    reference="per sequence, each number fetched",
+    sizes={"sequences": 236, "length": 2300},
+    small={"sequences": 3, "length": 9},
+    bound=5,
+    goal=5,
+    tolerance=1e-5,
+    clock="wall",
+    rounds=3,
+    needs=("cuda",),
+)

@@ -1,0 +1,185 @@
+"""The benchmarks: both forms of every row are equal, and the rules of measuring are kept. No time is judged here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.bench import __main__ as program
+from scripts.bench import report, run
+from scripts.bench.measure import Pair, Spent, interleaved
+from scripts.bench.rows import Row, rows
+
+# Every operation that must be measured: the row that does, and what it must reach.
+REQUIRED = {
+    "dstformer_forward": 0.95,
+    "dstformer_step": 0.95,
+    "dstformer_memory": 0.85,
+    "poseformer_8": 0.95,
+    "poseformer_64": 1.1,
+    "poseformer_video": 1.6,
+    "poseformer_spatial": 60,
+    "videopose3d_video_81": 4.5,
+    "videopose3d_video_243": 7,
+    "videopose3d_step_81": 4,
+    "videopose3d_step_243": 7,
+    "p_mpjpe": 20,
+    "evaluation_videopose3d": 1.5,
+    "evaluation_motionbert": 1.3,
+    "clips_warm": 2,
+    "clips_cold": 2.5,
+    "windows_flips": 2.2,
+    "window_loader": 3,
+    "optimiser_step": 2.5,
+    "ema": 2,
+    "trainer_overhead": 1.5,
+    "gpu_dstformer_step": 4,
+    "gpu_poseformer_video": 2,
+    "gpu_evaluation": 5,
+}
+
+
+@pytest.mark.parametrize("name", rows())
+def test_both_forms_are_equal(name: str) -> None:
+    row = rows()[name]
+    missing = row.missing()
+    if missing and missing != "no CUDA device":
+        pytest.skip(missing)
+    pair = row.build(**row.small)
+    try:
+        assert pair.difference() <= row.tolerance
+        for form in (pair.reference, pair.fast):  # what is timed runs as well
+            pair.before()
+            form()
+    finally:
+        pair.close()
+
+
+def test_every_required_operation_has_a_row_with_its_bound() -> None:
+    assert {name: rows()[name].bound for name in REQUIRED} == REQUIRED
+
+
+def test_forms_are_timed_in_turns_after_a_warm_up() -> None:
+    calls: list[str] = []
+    pair = Pair(lambda: calls.append("a"), lambda: calls.append("b"), lambda: 0.0, before=lambda: calls.append("-"))
+    spent = interleaved(pair, "cpu", 2)
+    assert "".join(calls) == "-a-b" * 3
+    assert [len(times) for times in spent] == [2, 2]
+
+
+def a_row(*ratios: float, difference: float = 0.0, **changes: Any) -> tuple[Row, list[str]]:
+    """A row whose measurements come out as given, one after another, and the calls made."""
+    calls: list[str] = []
+    left = [ratio for ratio in ratios for _ in range(2)]  # the warm-up round and a timed one
+
+    def build(**sizes: int) -> Pair:
+        return Pair(
+            lambda: Spent(left[0], 1.0),
+            lambda: Spent(left.pop(0) / left_ratio(), 1.0),
+            lambda: difference,
+            close=lambda: calls.append("closed"),
+        )
+
+    def left_ratio() -> float:
+        calls.append("timed")
+        return ratios[(len(calls) - 1) // 2]
+
+    row = Row("made_up", "something", "something else", build, {"n": 1}, {"n": 1}, 2.0, 3.0, 1e-6, clock="own", rounds=1)
+    return replace(row, **changes), calls
+
+
+ENVIRONMENT = {
+    "date": "2026-01-01T00:00:00+00:00", "revision": "abc1234", "processor": "a CPU", "cpu_capability": "AVX2",
+    "cores": 2, "gpu": None, "packages": {"torch": "2.13.0"},
+}  # fmt: skip
+
+
+def test_a_missed_bound_is_repeated_once_and_then_told() -> None:
+    row, calls = a_row(1.5, 2.5)
+    result = run.measure(row, ENVIRONMENT)
+    assert (result["first_value"], result["value"], result["reached"]) == (1.5, 2.5, True)
+    row, calls = a_row(1.5, 1.7)
+    result = run.measure(row, ENVIRONMENT)
+    assert not result["reached"]
+    assert report.warning(row, result) == "WARNING made_up: 1.70 is below its minimum of 2 (first try 1.50)"
+    assert calls[-1] == "closed"
+
+
+def test_a_reached_bound_is_measured_once() -> None:
+    row, calls = a_row(2.5)
+    assert run.measure(row, ENVIRONMENT)["value"] == 2.5
+    assert calls == ["timed", "timed", "closed"]
+
+
+@pytest.mark.parametrize("difference", [1e-3, float("nan")])
+def test_unequal_forms_are_not_timed(difference: float) -> None:
+    row, calls = a_row(2.5, difference=difference)
+    with pytest.raises(run.NotEqualError, match="made_up"):
+        run.measure(row, ENVIRONMENT)
+    assert calls == ["closed"]
+
+
+def test_an_overhead_is_a_difference_with_an_upper_bound() -> None:
+    def build(**sizes: int) -> Pair:
+        return Pair(lambda: Spent(0.002, 0.002), lambda: Spent(0.005, 0.005), lambda: 0.0)
+
+    row = replace(a_row(1.0)[0], build=build, kind="overhead", bound=3.5)
+    result = run.measure(row, ENVIRONMENT)
+    assert result["value"] == pytest.approx(3.0) and result["reached"]
+    assert not row.reaches(3.6)
+
+
+def test_quick_halves_rounds_and_keeps_shapes() -> None:
+    counts = []
+
+    def build(n: int) -> Pair:
+        return Pair(lambda: counts.append(n), lambda: None, lambda: 0.0)
+
+    row = replace(a_row(1.0)[0], build=build, clock="cpu", rounds=5, bound=0.0)
+    assert run.measure(row, ENVIRONMENT, quick=True)["shapes"] == {"n": 1}
+    assert counts == [1] * 4  # one to warm up, three of five
+
+
+def test_results_are_kept_with_what_they_depend_on(tmp_path: Path) -> None:
+    row, _ = a_row(2.5)
+    path = report.save(run.measure(row, ENVIRONMENT), tmp_path)
+    kept = json.loads(path.read_text())
+    assert path.name == "made_up.json"
+    assert kept["shapes"] == {"n": 1} and kept["environment"]["revision"] == "abc1234"
+    assert {"bound", "goal", "value", "difference", "tolerance", "dtype", "clock", "rounds"} <= kept.keys()
+    assert kept["reference"].keys() == {"median", "minimum", "wall"} == kept["fast"].keys()
+
+
+def test_the_environment_names_machine_versions_and_revision() -> None:
+    from scripts.bench.environment import environment
+
+    facts = environment()
+    assert facts["packages"]["torch"] and facts["processor"] and facts["threads"] >= 1
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_the_docs_get_the_last_table_and_a_column_of_the_history(tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    page.write_text(
+        "# Title\n<!-- last run -->\n<!-- end of last run -->\n<!-- history -->\n<!-- end of history -->\nend\n"
+    )
+    for value, revision in ((2.5, "abc1234"), (3.5, "def5678"), (4.0, "def5678")):
+        row, _ = a_row(value)
+        result = run.measure(row, {**ENVIRONMENT, "revision": revision})
+        report.write_page([result], ["made_up"], page)
+    text = page.read_text()
+    assert "| something | something else | 4e+03 ms | 1e+03 ms | 4.00 | 2 | 3 | 0 |" in text
+    assert "| row | 2026-01-01 abc1234, a CPU | 2026-01-01 def5678, a CPU |" in text
+    assert "| made_up | 2.50 | 4.00 |" in text
+    assert text.startswith("# Title\n") and text.endswith("end\n")
+
+
+def test_the_list_names_rows_by_pattern(capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(["--list", "--only", "poseformer_8"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["poseformer_8", "poseformer_8_step"]
+    assert program.main(["--list", "--memory"]) == 0
+    assert capsys.readouterr().out.split()[0] == "dstformer_memory"
