@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from scripts.bench import __main__ as program
 from scripts.bench import report, run
 from scripts.bench.measure import Pair, Spent, interleaved
@@ -88,7 +87,9 @@ def a_row(*ratios: float, difference: float = 0.0, **changes: Any) -> tuple[Row,
         calls.append("timed")
         return ratios[(len(calls) - 1) // 2]
 
-    row = Row("made_up", "something", "something else", build, {"n": 1}, {"n": 1}, 2.0, 3.0, 1e-6, clock="own", rounds=1)
+    row = Row(
+        "made_up", "something", "something else", build, {"n": 1}, {"n": 1}, 2.0, 3.0, 1e-6, clock="own", rounds=1
+    )
     return replace(row, **changes), calls
 
 

@@ -51,13 +51,17 @@ def step(model: nn.Module, forward: Forward, pose: Tensor) -> dict[str, Tensor]:
 
 
 def gradients_differ(model: nn.Module, plain: Forward, pose: Tensor) -> float:
-    """Largest difference of the gradients of both forms, in units of each one's largest entry."""
+    """Largest difference of the gradients of both forms, in units of the largest entry of each.
+
+    Some gradients are zero by construction and hold rounding only (what shifts all channels ahead of a LayerNorm): a
+    tenth of the largest gradient of the network is the smallest unit.
+    """
     expected = {name: gradient.clone() for name, gradient in step(model, plain, pose).items()}
     found = step(model, model, pose)
     assert found.keys() == expected.keys()
-    return distance(
-        *((found[name] / (g.abs().max() + 1e-12), g / (g.abs().max() + 1e-12)) for name, g in expected.items())
-    )
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    units = {name: max(float(gradient.abs().max()), 0.1 * largest) for name, gradient in expected.items()}
+    return distance(*((found[name] / units[name], expected[name] / units[name]) for name in expected))
 
 
 def forward_pair(model: nn.Module, plain: Forward, pose: Tensor, hard: list[Tensor]) -> Pair:
@@ -74,8 +78,10 @@ def step_pair(model: nn.Module, plain: Forward, pose: Tensor, hard: list[Tensor]
     """Forward and backward passes."""
 
     def difference() -> float:
-        outputs = max(forward_pair(model, plain, pose, hard).difference(), 0.0)
-        return max(outputs, *(gradients_differ(model, plain, x) for x in (pose, *hard)))
+        return max(
+            forward_pair(model, plain, pose, hard).difference(),
+            *(gradients_differ(model, plain, x) for x in (pose, *hard)),
+        )
 
     return Pair(lambda: step(model, plain, pose), lambda: step(model, model, pose), difference)
 

@@ -56,17 +56,17 @@ def interleaved(pair: Pair, clock: Clock, rounds: int) -> tuple[list[Spent], lis
         rounds: timed rounds.
     """
     spent: tuple[list[Spent], list[Spent]] = ([], [])
-    for number in range(rounds + 1):
-        for form, times in zip((pair.reference, pair.fast), spent, strict=True):
-            pair.before()
-            gc.collect()
-            gc.disable()
-            try:
+    gc.collect()
+    gc.disable()  # a collection would be charged to the form that happens to run
+    try:
+        for number in range(rounds + 1):
+            for form, times in zip((pair.reference, pair.fast), spent, strict=True):
+                pair.before()
                 took = _timed(form, clock)
-            finally:
-                gc.enable()
-            if number:
-                times.append(took)
+                if number:
+                    times.append(took)
+    finally:
+        gc.enable()
     return spent
 
 
