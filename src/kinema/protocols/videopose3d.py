@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,6 +20,7 @@ from kinema.protocols.report import Protocol, Report, Row
 if TYPE_CHECKING:
     from kinema.data.windows import Windows
 
+log = logging.getLogger(__name__)
 _MILLIMETRES = 1000.0  # predictions and targets are metres
 ROOTS = ("kept", "subtracted", "global")
 
@@ -195,21 +197,13 @@ def _steps(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, T
 
 
 def _subjects_of(groups: Mapping[str, Sequence[str]], subjects: np.ndarray) -> dict[str, np.ndarray]:
-    """Which sequences belong to each group. A group without any subject of this split is left out.
-
-    Raises:
-        ConfigError: when some subjects of a group exist in this split and others do not: a misspelt name.
-    """
-    known = set(np.asarray(subjects, dtype=str).tolist())
+    """Which sequences belong to each group. Subjects that this split does not hold are left out, with one line."""
+    names = np.asarray(subjects, dtype=str)
     found = {}
     for name, members in groups.items():
-        missing = sorted(set(members) - known)
-        if len(missing) == len(set(members)):
-            continue
+        missing = sorted(set(members) - set(names.tolist()))
         if missing:
-            raise ConfigError(
-                f"Group {name!r} names the subject {missing[0]!r}, which this split does not hold. "
-                f"Known: {', '.join(sorted(known))}. Mend task.protocol_options.videopose3d.groups.{name}."
-            )
-        found[name] = np.isin(np.asarray(subjects, dtype=str), list(members))
+            log.info("group %r: this split does not hold %s", name, ", ".join(missing))
+        if len(missing) < len(set(members)):
+            found[name] = np.isin(names, list(members))
     return found
