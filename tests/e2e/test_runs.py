@@ -97,13 +97,15 @@ def test_resume_of_a_finished_run_says_so(trained: Path) -> None:
 
 
 def _weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    """Averaged and live weights of a checkpoint."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return {**state["state_dict"], **{f"live.{key}": value for key, value in state["current_model_state"].items()}}
 
 
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
     """Kill in the middle of an epoch, go on with resume=auto: equal to the uninterrupted run, bit by bit."""
     words = [*TINY, "model.drop_path=0.2", "dataset.batch_size=8", "callbacks.checkpoint.every_n_train_steps=3",
-             "trainer.max_epochs=3", "~callbacks.figures"]  # fmt: skip
+             "trainer.max_epochs=3", "callbacks=ema", "~callbacks.figures"]  # fmt: skip
     run(*words, "hydra.run.dir=whole/a", cwd=tmp_path)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen(
@@ -155,6 +157,16 @@ def test_sweep_lists_members_failures_and_the_best_command(tmp_path: Path) -> No
     assert len(summary) == 5
     assert sum(",finished," in line for line in summary) == 2 and sum(",failed," in line for line in summary) == 2
     assert "best: val/mpjpe" in result.stdout and "python run.py" in result.stdout and "failed: run" in result.stdout
+
+
+def test_optuna_searches_a_space(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    words = [*TINY, "trainer.max_epochs=1", "callbacks=none", "hydra.sweep.dir=searched", "hydra.sweeper.n_trials=2"]
+    result = run("-m", "search=lr_wd", "hydra/sweeper=optuna", *words, cwd=tmp_path)
+    lines = (tmp_path / "searched" / "summary.csv").read_text().splitlines()
+    assert lines[0].startswith("run,status,val/mpjpe,task.optimizer.lr,task.optimizer.weight_decay")
+    assert len(lines) == 3 and all(",finished," in line for line in lines[1:])
+    assert "best: val/mpjpe" in result.stdout
 
 
 def test_two_ranks_measure_what_one_process_measures(trained: Path) -> None:

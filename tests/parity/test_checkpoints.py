@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,13 @@ import torch
 
 from kinema.checkpoints.envelopes import read_weights
 from kinema.checkpoints.export import export
-from kinema.checkpoints.load import OFFICIAL_NAMES, difference, identify, load
+from kinema.checkpoints.load import difference, identify, load
 from kinema.errors import CheckpointError
 from kinema.models.registry import model_class
 from tests.parity.golden import FIXTURES, ROOT, Case, cases
+from tests.parity.official import ours
 
 pytestmark = pytest.mark.parity
-
-# What every case writes at its one published value and our constructors do not offer.
-FIXED = {"qk_scale": None}
-
-
-def ours(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Official constructor values as overrides of `load`."""
-    renamed = {OFFICIAL_NAMES.get(name, name): value for name, value in options.items()}
-    for name, value in FIXED.items():
-        assert renamed.pop(name, value) == value, f"{name} is another value than the published one"
-    return renamed
 
 
 @cases("poseformer", "ckpt_layout")

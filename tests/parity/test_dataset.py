@@ -4,35 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kinema.composition import compose, make
 from kinema.core.camera import recorded_camera
 from kinema.core.skeleton import skeleton
 from kinema.data.readers import motionbert_h36m
 from kinema.data.safe_pickle import load_npz
 from kinema.data.sequences import Sequences
 from tests.parity.golden import Case, cases
+from tests.parity.official import LAYOUTS, YAML, read
 
 pytestmark = pytest.mark.parity
-
-# Names in the metadata of 2D files.
-LAYOUTS = {"h36m": "h36m17", "coco": "coco17", "humaneva15": "humaneva15"}
-YAML = {"h36m": "h36m_gt", "humaneva15": "humaneva15", "custom": "custom"}
-
-
-def read(folder: Path, dataset: str, keypoints: str, layout: str) -> Sequences:
-    """Read one 2D file, and the 3D that belongs to it, as the data set's yaml has it."""
-    config = compose([f"dataset={YAML[dataset]}", f"paths.data_dir={folder}", "dataset.cache_dir=null"])
-    config.dataset.reader_options.keypoints = keypoints
-    config.dataset.skeleton2d, config.dataset.num_joints = layout, len(skeleton(layout))
-    source = make(config.dataset, _recursive_=False).source
-    made: Sequences = source.module.read(source.root, **source.options)
-    return made
 
 
 def qrot(q: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -16,25 +16,12 @@ from kinema.models.dstformer import DSTformer
 from kinema.models.poseformer import PoseFormer
 from kinema.models.videopose3d import VideoPose3D
 from tests.parity.golden import Case, cases
+from tests.parity.official import ours
 
 pytestmark = pytest.mark.parity
 
-# Official constructor names and ours (style of the package: one name per meaning).
-OURS = {
-    "maxlen": "num_frames",
-    "num_frame": "num_frames",
-    "dim_in": "in_channels",
-    "in_chans": "in_channels",
-    "in_features": "in_channels",
-    "dim_feat": "dim",
-    "embed_dim_ratio": "dim",
-    "num_joints_in": "num_joints",
-    "drop_rate": "dropout",
-    "attn_drop_rate": "attn_dropout",
-    "drop_path_rate": "drop_path",
-}
-# Keys of config.json that are no constructor values, and official ones that every case leaves at their only value.
-FACTS = {"model", "params", "receptive_field", "pad", "causal_shift", "optimized1f_causal_shift", "dim_out", "qk_scale"}
+# What shapes can be read as in more than one way; the right one stands in config.json. A ratio is rounded.
+AMBIGUOUS = {"mlp_ratio", "num_joints", "in_channels", "filter_widths", "dense"}
 
 
 def weights(case: Case) -> dict[str, dict[str, Tensor]]:
@@ -49,14 +36,13 @@ def weights(case: Case) -> dict[str, dict[str, Tensor]]:
 
 
 def build(family: type[nn.Module], config: dict[str, Any], state: dict[str, Tensor], **defaults: Any) -> Any:
-    """Our model from the official options, which must equal what `recognise` reads from the file."""
-    told = {OURS.get(key, key): value for key, value in config.items() if key not in FACTS}
-    arguments = {**family.unknowable, **defaults, **told}
+    """Our model from the official options, which must agree with what `recognise` reads from the file."""
+    told = {**defaults, **ours(config)}
     recognised = family.recognise({name: tuple(tensor.shape) for name, tensor in state.items()})
     assert recognised is not None, f"{family.__name__} does not recognise the file"
-    for name, value in recognised.items():
-        assert arguments.setdefault(name, value) == value, f"recognised {name}={value}, config {arguments[name]}"
-    model = family(**arguments).eval()
+    apart = {name for name, value in recognised.items() if told.get(name, value) != value}
+    assert apart <= AMBIGUOUS, f"recognised {recognised}, config {config}"
+    model = family(**{**family.unknowable, **recognised, **told}).eval()
     model.load_state_dict(state, strict=True)
     return model
 
@@ -79,7 +65,7 @@ def test_dstformer(case: Case) -> None:
         case.close(f"rep_T{length}", model.features(pose), arrays[f"rep_T{length}"], atol=2e-5)
         relative(case, f"out64_T{length}", double(pose.double()), arrays[f"out64_T{length}"])
         relative(case, f"rep64_T{length}", double.features(pose.double()), arrays[f"rep64_T{length}"])
-    with torch.enable_grad():
+    with torch.enable_grad():  # the gradient is that of the longest clip
         pose = torch.from_numpy(arrays[f"x_T{lengths[-1]}"]).double().requires_grad_()
         (double(pose) * torch.from_numpy(arrays["grad_w"])).sum().backward()
     relative(case, "grad_x64", pose.grad, arrays["grad_x64"])
@@ -144,6 +130,9 @@ def check_facts(case: Case, model: VideoPose3D, config: dict[str, Any]) -> None:
         assert model.signature.frames == config["receptive_field"]
         pad, shift = sum(config["pad"]), sum(config["causal_shift"])
         assert model.signature.context == (pad + shift, pad - shift)
+    with case.check("shifts of the strided form"):
+        taps = [width // 2 if config["causal"] else 0 for width in config["filter_widths"]]
+        assert config.get("optimized1f_causal_shift", taps) == taps
 
 
 def check_training(case: Case, model: VideoPose3D) -> None:
@@ -155,7 +144,7 @@ def check_training(case: Case, model: VideoPose3D) -> None:
     out = model(torch.from_numpy(arrays["train_input_window"]))
     case.close("train_output_window", out, arrays["train_output_window"], atol=1e-5)
     for name in arrays.names("train_"):
-        match = re.fullmatch(r"train_(expand_bn|layers_bn)_?(\d*)_(running_mean|running_var)_after", name)
+        match = re.fullmatch(r"train_(expand_bn|layers_bn)[._]?(\d*)_(running_mean|running_var)_after", name)
         if match:
             norm = model.get_submodule(".".join(filter(None, match.groups()[:2])))
             case.close(name, getattr(norm, match[3]), arrays[name], atol=1e-5)

@@ -1,11 +1,8 @@
-"""Evaluation and training as the published programs do them, through the protocols, the task and the data layer."""
+"""Evaluation and training steps as the published programs do them, through protocols, task and data layer."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kinema.callbacks.bn_momentum import BatchNormMomentum
+from kinema.checkpoints.envelopes import read_weights
 from kinema.checkpoints.load import load
 from kinema.composition import build_data, build_task, compose, quieten_lightning
 from kinema.core.camera import camera_table
@@ -29,10 +26,10 @@ from kinema.inference.trajectory import separated
 from kinema.models.registry import models
 from kinema.protocols.motionbert import MotionBERTProtocol
 from kinema.protocols.report import Report
-from kinema.protocols.videopose3d import VideoPose3DProtocol
 from kinema.tasks import optim
 from kinema.tasks.lifting import LiftingTask
 from tests.parity.golden import Arrays, Case, cases
+from tests.parity.official import Peer
 
 pytestmark = pytest.mark.parity
 
@@ -212,7 +209,9 @@ def test_train_step(case: Case) -> None:
         case.close("train_ckpt_out", checkpoint(first), arrays["train_ckpt_out"], atol=2e-5)
     with case.check("numpy scalar in the checkpoint"):
         assert np.isfinite(checkpoint.provenance.facts["min_loss"])
-    for mode, target in TARGET_OF_MODE.items():
+    modes = dict.fromkeys(name.partition("_loss_")[0] for name in arrays if "_loss_" in name)
+    for mode in modes:
+        target = TARGET_OF_MODE[mode]
         model = load(case.file("init.bin"), **heads).double()
         check_mode(case, arrays, config, mode, target, model)
     case.finish()
@@ -280,70 +279,26 @@ def lifting(model: nn.Module, losses: dict[str, float], target: str, recipe: Any
     return task
 
 
-# VideoPose3D's protocol and training loop, as PoseFormer runs them too.
+# VideoPose3D's protocol, as PoseFormer runs it too.
 
 MEASURES = ("mpjpe", "p_mpjpe", "n_mpjpe", "mpjve")
-PARSER = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-for short, key, kind, default in (
-    ("-k", "keypoints", str, "cpn_ft_h36m_dbb"),
-    ("-d", "dataset", str, "h36m"),
-    ("-str", "subjects_train", str, "S1,S5,S6,S7,S8"),
-    ("-ste", "subjects_test", str, "S9,S11"),
-    ("-a", "actions", str, "*"),
-    ("--downsample", "downsample", int, 1),
-    ("-f", "frames", int, None),
-    ("-arc", "architecture", str, None),
-    ("-ch", "channels", int, None),
-    ("-b", "batch_size", int, None),
-    ("-lr", "lr", float, None),
-    ("-lrd", "gamma", float, None),
-    ("-e", "epochs", int, None),
-    ("-drop", "dropout", float, None),
-):
-    PARSER.add_argument(short, dest=key, type=kind, default=default)
-PARSER.add_argument("--by-subject", action="store_true")
-PARSER.add_argument("-no-tta", action="store_true", dest="no_tta")
 
 
-class Peer:
-    """One run of a published script: its options, its weights, and ours for the same."""
+def peer_of(case: Case, row: dict[str, Any]) -> Peer:
+    """The published run of a row of results.json."""
+    weights = row.get("weights") or row["initial_weights"]
+    return Peer(case.path.parent, case.sibling("dataset"), weights, row["cli"])
 
-    def __init__(self, case: Case, row: dict[str, Any]) -> None:
-        self.case = case
-        self.row = row
-        self.options = PARSER.parse_args(row["cli"].split())
-        self.weights = case.sibling(row.get("weights") or row["initial_weights"])
-        self.config = json.loads((self.weights / "config.json").read_text())
 
-    @staticmethod
-    def is_for_later(case: Case, row: dict[str, Any]) -> bool:
-        """Whether the weights are a PoseFormer V2 and no such network is registered."""
-        stored = torch.load(case.sibling(row["weights"]) / "ckpt.bin", map_location="cpu", weights_only=True)
-        names = {name.removeprefix("module.") for name in stored["model_pos"]}
-        return "Freq_embedding.weight" in names and "poseformerv2" not in models()
+def is_for_later(peer: Peer) -> bool:
+    """Whether the weights are a PoseFormer V2 and no such network is registered."""
+    names = read_weights(peer.path, part="model_pos").state
+    return "Freq_embedding.weight" in names and "poseformerv2" not in models()
 
-    def model(self, **overrides: Any) -> nn.Module:
-        """The stored network; what its file cannot tell comes from its config."""
-        told = {key: self.config[key] for key in ("num_heads", "causal") if key in self.config}
-        return load(self.weights / "ckpt.bin", **told, **overrides)
 
-    def overrides(self) -> list[str]:
-        """What a user types for the same data and evaluation."""
-        options = self.options
-        actions = "null" if options.actions == "*" else f"[{options.actions}]"
-        gt = "h36m_gt" if options.keypoints == "gt" else "h36m_cpn"
-        return [
-            f"dataset={gt if options.dataset == 'h36m' else options.dataset}",
-            f"dataset.root={self.case.sibling('dataset')}",
-            "dataset.cache_dir=null",
-            f"dataset.reader_options.keypoints={options.keypoints}",
-            f"dataset.subjects_train=[{options.subjects_train}]",
-            f"dataset.subjects_test=[{options.subjects_test}]",
-            f"dataset.actions={actions}",
-            f"dataset.downsample={options.downsample}",
-            f"task.flip_average={str(not options.no_tta).lower()}",
-            f"task.protocol_options.videopose3d.by_subject={str(options.by_subject).lower()}",
-        ]
+def network(peer: Peer, **overrides: Any) -> Any:
+    """The stored pose network; what its file cannot tell comes from its config."""
+    return load(peer.path, part="model_pos", **{**peer.arguments, **overrides})
 
 
 def trainer_for(**options: Any) -> pl.Trainer:
@@ -397,18 +352,18 @@ def check_rows(
 
 @cases("poseformer", "evaluate")
 def test_evaluate(case: Case) -> None:
-    stored = case.json("results.json")
-    for name, row in stored.items():
-        if Peer.is_for_later(case, row):
+    for name, row in case.json("results.json").items():
+        peer, shown = peer_of(case, row), f"pred_{name}.npz"
+        if is_for_later(peer):
+            case.file(shown)
             continue
-        peer = Peer(case, row)
-        model = peer.model()
+        model = network(peer)
         config = compose(peer.overrides())
         data, task = build_data(config, model.signature), build_task(config, model)
         trainer_for().test(task, datamodule=data, verbose=False)
         check_evaluation(case, name, task.reports["test"], dict(row["results"]), model)
-        if (case.path / f"pred_{name}.npz").is_file():
-            check_prediction(case, case.arrays(f"pred_{name}.npz"), task, data)
+        if (case.path / shown).is_file():
+            check_prediction(case, case.arrays(shown), task, data)
     case.finish()
 
 
@@ -429,99 +384,3 @@ def check_prediction(case: Case, arrays: Arrays, task: LiftingTask, data: Any) -
         found = task.eval().predict(batch)[0]
     expected = arrays["prediction"]
     case.close(f"{arrays.name} prediction", found.reshape(expected.shape), expected, atol=1e-5)
-
-
-class Journal(pl.Callback):
-    """What the published scripts write down while they train."""
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-        self.epochs: list[dict[str, float]] = []
-        self.rate = 0.0
-
-    def on_train_batch_end(self, trainer: pl.Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.losses.append(float(outputs["loss"]))
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, task: Any) -> None:
-        windows = Windows.whole(trainer.datamodule.windows("train").sequences, context=task.signature.context)
-        protocol = VideoPose3DProtocol(windows)
-        task.eval()
-        with torch.no_grad():
-            for row in range(len(windows)):
-                batch = trainer.datamodule.transform(windows[picks_of(windows)[row : row + 1]])
-                protocol.update(task.predict(batch, flip_average=False), batch)
-        task.train()
-        self.epochs.append(
-            {
-                "epoch": trainer.current_epoch + 1,
-                "lr": self.rate,
-                "mpjpe_train_eval_mm": protocol.compute().scalars["mpjpe_frames"],
-                "mpjpe_valid_mm": task.reports["val"].scalars["mpjpe_frames"],
-            }
-        )
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, task: Any) -> None:
-        self.rate = trainer.optimizers[0].param_groups[0]["lr"]
-        if self.epochs:  # the mean over an epoch is logged at its very end
-            self.epochs[-1]["mpjpe_train_mm"] = float(trainer.callback_metrics["train/mpjpe_epoch"]) * 1000
-
-    on_train_end = on_train_epoch_start
-
-
-# Optimiser and schedule of each script, the tolerance its README gives, and what is averaged over flips when.
-RECIPES: dict[str, tuple[list[str], float, list[pl.Callback]]] = {
-    "PoseFormer": (["task.optimizer.weight_decay=0.1"], 1e-4, []),
-    "VideoPose3D": (
-        [
-            "task.optimizer._target_=torch.optim.Adam",
-            "task.optimizer.weight_decay=0",
-            "task.optimizer.amsgrad=true",
-            "task.variants={single:{flip_average:false},flip:{flip_average:true}}",
-        ],
-        1e-3,
-        [BatchNormMomentum()],
-    ),
-}
-
-
-@cases("poseformer", "train_loop")
-def test_train_loop(case: Case) -> None:
-    for name, row in case.json("results.json").items():
-        train_like(case, name, row)
-    case.finish()
-
-
-def train_like(case: Case, name: str, row: dict[str, Any]) -> None:
-    """Train from the stored weights with Lightning, the data layer and the task, as a script did."""
-    peer = Peer(case, row)
-    recipe, tolerance, callbacks = RECIPES[row["peer"]]
-    options, arrays = peer.options, case.arrays(f"{name}.npz")
-    model = peer.model(dropout=0.0, **({"drop_path": 0.0} if row["peer"] == "PoseFormer" else {}))
-    model.trajectory = None  # the scripts train the pose network alone
-    model.signature = replace(model.signature, trajectory=False)
-    schedule = [
-        f"dataset.batch_size={options.batch_size}",
-        f"task.optimizer.lr={options.lr}",
-        f"task.scheduler.gamma={options.gamma}",
-        "dataset.order=legacy",
-        "task.objective=val/mpjpe_frames",
-    ]
-    config = compose([*peer.overrides(), *schedule, *recipe])
-    data, task, journal = build_data(config, model.signature), build_task(config, model), Journal()
-    trainer = trainer_for(max_epochs=options.epochs, callbacks=[*callbacks, journal])
-    trainer.fit(task, datamodule=data)
-    case.close(f"{name} step_losses_m", np.array(journal.losses), arrays["step_losses_m"], rtol=tolerance)
-    with case.check(f"{name} length"):
-        assert len(journal.losses) == row["steps_per_epoch"] * len(row["epochs"])
-        assert [set(epoch) for epoch in row["epochs"]] == [set(epoch) for epoch in journal.epochs]
-    for found, expected in zip(journal.epochs, row["epochs"], strict=True):
-        for key, value in expected.items():
-            case.close(f"{name} epoch {expected['epoch']} {key}", found[key], value, rtol=tolerance)
-    rate = trainer.optimizers[0].param_groups[0]["lr"]
-    case.close(f"{name} final lr", rate, row["final_lr_in_checkpoint"], rtol=1e-12)
-    state = model.state_dict()
-    for key in arrays.names("after_"):
-        case.close(f"{name} {key}", state[key.removeprefix("after_")], arrays[key], atol=tolerance)
-    trainer.test(task, datamodule=data, verbose=False)
-    report = task.reports.get("test/flip", task.reports["test"])
-    check_evaluation(case, f"{name} final", report, dict(row["final_evaluation"]), model, tolerance)

@@ -27,9 +27,11 @@ class Cameras:
         path: a json file to read instead: `intrinsics` of every camera, `extrinsics` of every subject's cameras, in
             metres.
         fps: frames per second; None takes the table's.
+        placed: whether every camera's place must be known, as 3D in world space needs it. Otherwise a subject without
+            its own cameras is drawn through those of the first subject that has some (published behaviour).
     """
 
-    def __init__(self, cameras: str, path: Path | None, fps: float | None) -> None:
+    def __init__(self, cameras: str, path: Path | None, fps: float | None, *, placed: bool = True) -> None:
         self.name = path.name if path else f"the table {cameras!r}"
         self.dataset = None if path else cameras
         self.table = _json_table(path) if path else camera_table()[cameras]
@@ -38,6 +40,7 @@ class Cameras:
             raise DataError(f"{self.name} says {known:g} frames per second, not {fps:g}. Use dataset.fps={known:g}.")
         rate = known if fps is None else fps
         self.fps = float(np.nan if rate is None else rate)
+        self.placed = placed
 
     def of(self, subject: str, size: Mapping[str, int] | None) -> list[dict[str, Any]]:
         """Camera dicts: width, height, fps, azimuth, intrinsics or None, orientation, translation (metres)."""
@@ -61,12 +64,23 @@ class Cameras:
                     f"{self.name}: the cameras of {subject} cannot be read ({error!r}). Use the original file."
                 ) from error
         cameras = [recorded_camera(self.dataset, subject, index) for index in range(len(self.table["intrinsics"]))]
+        if not self.placed:
+            cameras = [self._to_draw_with(camera, index) for index, camera in enumerate(cameras)]
         if any(camera["orientation"] is None for camera in cameras):
             raise DataError(
                 f"{self.name} has no cameras of subject {subject}. If these are other recordings, give their cameras: "
                 "dataset.reader_options.cameras=<file>.json."
             )
         return [{**camera, "fps": self.fps, "azimuth": float(camera["azimuth"])} for camera in cameras]
+
+    def _to_draw_with(self, camera: dict[str, Any], index: int) -> dict[str, Any]:
+        """A camera of the shipped table, in the place of the first subject's where its own is not known."""
+        if camera["orientation"] is not None:
+            return camera
+        assert self.dataset is not None
+        known = next(subject for subject, places in self.table["extrinsics"].items() if places[index])
+        place = recorded_camera(self.dataset, known, index)
+        return {**camera, "orientation": place["orientation"], "translation": place["translation"]}
 
     def _finished(self, inner: Mapping[str, Any], outer: Mapping[str, Any], per_metre: int) -> dict[str, Any]:
         translation = np.asarray(outer["translation"], np.float32) / np.float32(per_metre)

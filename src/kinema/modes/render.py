@@ -126,7 +126,7 @@ class Prediction:
 
 
 def predict(task: Any, data: Any, sequences: Sequences, row: int) -> Prediction:
-    """Predict a whole sequence with flip averaging; a nested trajectory network is run beside."""
+    """Predict a whole sequence, with flip averaging where the task has it; a nested trajectory network beside it."""
     signature = task.model.signature
     windows = Windows.whole(sequences.select([row]), context=signature.context, keys=("pose2d",))
     batch = data.transform(windows[torch.zeros(1, 3, dtype=torch.int64)])
@@ -137,15 +137,18 @@ def predict(task: Any, data: Any, sequences: Sequences, row: int) -> Prediction:
     task.model = network
     try:
         with torch.inference_mode():
-            pose = task.predict(batch, flip_average=True)
-            path = None if twin is None else _path(twin, batch["pose"], data.spec.skeleton2d, task.chunk)
+            pose = task.predict(batch)
+            path = None if twin is None else _path(twin, batch["pose"], data.spec.skeleton2d, task)
     finally:
         task.model = model
     return Prediction(pose[0].cpu().numpy(), None if path is None else path[0].cpu().numpy())
 
 
-def _path(twin: nn.Module, pose: Tensor, skeleton2d: Skeleton, chunk: int) -> Tensor:
-    return flip_average(lambda seen: slide(twin, seen, chunk=chunk), pose, skeleton2d, _ROOT)
+def _path(twin: nn.Module, pose: Tensor, skeleton2d: Skeleton, task: Any) -> Tensor:
+    def run(seen: Tensor) -> Tensor:
+        return slide(twin, seen, chunk=task.chunk)
+
+    return flip_average(run, pose, skeleton2d, _ROOT) if task.flip_average else run(pose)
 
 
 def exported(sequences: Sequences, row: int, prediction: Prediction) -> np.ndarray:

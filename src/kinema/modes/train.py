@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,14 @@ def run(config: DictConfig) -> float | None:
             check_fits(model, resume, dataset=config.dataset.name)
             run_.status("running", resumed_from=str(resume))
         trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+        measured = dict(trainer.callback_metrics)  # a test empties them
         best = best_checkpoint(trainer)
         if data.has_test() and not config.trainer.fast_dev_run:
             log.info("testing %s", best or "the weights after the last step")
             trainer.test(task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
         elif config.trainer.fast_dev_run and data.has_test():
             trainer.test(task, datamodule=data, verbose=False)
-        value = objective(config, trainer)
+        value = objective(config, trainer, {**measured, **trainer.callback_metrics})
         run_.status(
             "running",
             objective=value,
@@ -78,15 +80,15 @@ def best_checkpoint(trainer: Any) -> str | None:
     return None
 
 
-def objective(config: DictConfig, trainer: Any) -> float | None:
+def objective(config: DictConfig, trainer: Any, metrics: Mapping[str, Any]) -> float | None:
     """The objective of a run for sweepers: the best validation value, or a test value where one is named."""
     name, worst = config.objective, math.inf if config.objective_mode == "min" else -math.inf
     keeper = trainer.checkpoint_callback
     value = None
     if keeper is not None and keeper.monitor == name and keeper.best_model_score is not None:
         value = float(keeper.best_model_score)
-    elif name in trainer.callback_metrics:
-        value = float(trainer.callback_metrics[name])
+    elif name in metrics:
+        value = float(metrics[name])
     if value is None:
         return None
     return value if math.isfinite(value) else worst

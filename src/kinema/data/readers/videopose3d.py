@@ -168,7 +168,7 @@ class _Reader:
         self.report = report
         self.target = skeleton(options.skeleton)
         self.target2d = skeleton(options.skeleton2d)
-        self.cameras = Cameras(options.cameras, found.cameras, options.fps)
+        self.cameras = Cameras(options.cameras, found.cameras, options.fps, placed=options.has_3d)
         self.name2d = found.keypoints.name
         self.name3d = found.positions.name if found.positions else ""
         stored = load_npz(found.keypoints)
