@@ -281,7 +281,8 @@ def build_trainer(config: DictConfig) -> Any:
     loggers = [make(node) for node in config.logger.values() if node is not None]
     if not loggers:
         callbacks = [one for one in callbacks if not isinstance(one, pl.callbacks.LearningRateMonitor)]
-    return make(config.trainer, callbacks=callbacks, logger=loggers or False)
+    keeps = any(isinstance(one, pl.callbacks.ModelCheckpoint) for one in callbacks)
+    return make(config.trainer, callbacks=callbacks, logger=loggers or False, enable_checkpointing=keeps)
 
 
 def _check_hardware(config: DictConfig) -> None:
