@@ -101,3 +101,14 @@ def test_averaged_and_live_weights_survive_a_resume(tmp_path: Path) -> None:
             torch.testing.assert_close(resumed[part][name], tensor, rtol=0, atol=0)
     live, averaged = whole["current_model_state"], whole["state_dict"]
     assert not torch.equal(live["model.shrink.weight"], averaged["model.shrink.weight"])
+
+
+def test_a_test_after_training_has_the_averaged_weights_of_its_checkpoint(tmp_path: Path) -> None:
+    path, model = tmp_path / "middle.ckpt", network(dropout=0.0)
+    running = trainer(max_epochs=4, callbacks=[EMA(decay=0.9), SaveAt(1, path)], limit_val_batches=0)
+    lifter, lifting = data(tmp_path, batch_size=16), task(model)
+    running.fit(lifting, datamodule=lifter)
+    running.test(lifting, datamodule=lifter, ckpt_path=path, weights_only=True, verbose=False)
+    saved = torch.load(path, weights_only=True)["state_dict"]
+    for name, tensor in lifting.state_dict().items():
+        torch.testing.assert_close(tensor, saved[name], rtol=0, atol=0)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 
@@ -36,6 +40,16 @@ class EMA(WeightAveraging):
             return False
         self._stays = self.decay if step_idx >= self.start_step else 0.0
         return step_idx < self.start_step or (step_idx - self.start_step) % self.every_n_steps == 0
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take both sets of weights over into a resumed training; a test keeps the averaged ones.
+
+        After a fit in the same process Lightning would put the live weights back before the test.
+        """
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     @torch.no_grad()
     def _average(self, averaged: list[Tensor], current: list[Tensor], number: Tensor) -> None:
