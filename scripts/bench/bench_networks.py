@@ -174,7 +174,7 @@ bench(
     small={**_SMALL_PF, "batch": 3},
     bound=0.95,
     goal=1.05,
-    tolerance=1e-5,
+    tolerance=1e-4,  # gradients too, which are sums over all tokens in float32
     rounds=7,
 )
 bench(

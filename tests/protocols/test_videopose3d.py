@@ -210,7 +210,6 @@ def test_subjects_that_a_split_does_not_hold_are_left_out_of_a_group(caplog: pyt
     assert "S99" in caplog.text
 
 
-
 def test_an_unknown_root_option_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"root='zeroed'.*kept, subtracted, global"):
         VideoPose3DProtocol(Windows.whole(store([3])), root="zeroed")
