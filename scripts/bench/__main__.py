@@ -15,7 +15,7 @@ threads.limit()
 from scripts.bench import report  # noqa: E402
 from scripts.bench.environment import environment  # noqa: E402
 from scripts.bench.rows import Row, rows  # noqa: E402
-from scripts.bench.run import NotEqualError, measure  # noqa: E402
+from scripts.bench.run import NotEqualError, measure_apart  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{row.name}: skipped, {missing}", flush=True)
             continue
         try:
-            result = measure(row, facts, quick=options.quick)
+            result = measure_apart(row, facts, quick=options.quick)
         except NotEqualError as error:
             faults.append(str(error))
             print(f"NOT EQUAL {error}", flush=True)

@@ -14,7 +14,7 @@ from kinema.protocols.videopose3d import VideoPose3DProtocol
 from scripts.bench import reference_metrics as reference
 from scripts.bench.measure import Pair
 from scripts.bench.rows import bench
-from scripts.bench.stores import BODY, batches, camera_space, distance, disturbed, image_space
+from scripts.bench.stores import BODY, as_after_a_network, batches, camera_space, distance, disturbed, image_space
 
 
 def build_p_mpjpe(*, frames: int) -> Pair:
@@ -67,6 +67,7 @@ def build_evaluation_videopose3d(*, sequences: int, length: int) -> Pair:
     predictions = [disturbed(target) for target in targets]
     pairs, actions = list(zip(predictions, targets, strict=True)), [str(a) for a in store.table["action"]]
     protocol = VideoPose3DProtocol(windows)
+    as_after_a_network()
 
     def ours() -> dict[str, float]:
         protocol.reset()
@@ -118,6 +119,7 @@ def build_evaluation_motionbert(*, sequences: int, clips: int, frames: int) -> P
     actions = np.repeat(numbers, store.table["length"])
     blocked = store.table["trial"] == "video 2"
     protocol = MotionBERTProtocol(windows, blocked=["video 2"])
+    as_after_a_network()
 
     def ours() -> dict[str, float]:
         protocol.reset()

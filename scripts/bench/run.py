@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import statistics
+from multiprocessing.connection import Connection
 from typing import Any
 
 from scripts.bench.measure import Spent, interleaved, median, peak_in_fresh_process
@@ -14,6 +16,35 @@ _FORMS = ("reference", "fast")
 
 class NotEqualError(Exception):
     """Two forms of one computation differ by more than they may."""
+
+
+def measure_apart(row: Row, environment: dict[str, Any], *, quick: bool = False) -> dict[str, Any]:
+    """`measure` in a fork of this process, so that no row finds what another one left in memory and allocator.
+
+    Rows that need CUDA stay here: a driver in use does not survive a fork. So do all where there is no fork.
+    """
+    if "cuda" in row.needs or "fork" not in multiprocessing.get_all_start_methods():
+        return measure(row, environment, quick=quick)
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(theirs, row, environment, quick))
+    process.start()
+    theirs.close()
+    try:
+        found: dict[str, Any] | Exception = ours.recv()
+    except EOFError:
+        found = RuntimeError(f"{row.name}: the process ended without a result, perhaps for want of memory")
+    process.join()
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _send(pipe: Connection, row: Row, environment: dict[str, Any], quick: bool) -> None:
+    try:
+        pipe.send(measure(row, environment, quick=quick))
+    except Exception as error:  # raised again by the parent
+        pipe.send(error)
 
 
 def measure(row: Row, environment: dict[str, Any], *, quick: bool = False) -> dict[str, Any]:

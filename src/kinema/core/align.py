@@ -58,9 +58,9 @@ def scale_align(pred: Tensor, target: Tensor) -> Tensor:
 def similarity_align(pred: Tensor, target: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
     """Move `pred` onto `target` frame by frame by the best rotation (no reflection), scale and translation.
 
-    All frames at once: few by a batched singular value decomposition, many by quaternions with that decomposition for
-    the doubtful ones. Where a pose is degenerate (joints on a line or in one point) the rotation is not unique and any
-    best one is taken; the result is finite. A frame with NaN or infinity gives NaN for that frame only.
+    One batched singular value decomposition. Where a pose is degenerate (joints on a line or in one point) the
+    rotation is not unique and any best one is taken; the result is finite. A frame with NaN or infinity gives NaN for
+    that frame only.
 
     Args:
         pred: (..., J, 3), any unit.
@@ -74,122 +74,109 @@ def similarity_align(pred: Tensor, target: Tensor, *, dtype: torch.dtype | None 
 
     Source: Umeyama 1991; VideoPose3D, common/loss.py (p_mpjpe).
     """
+    moved, _, centre = _moved_onto(pred, target, dtype)
+    return moved.add_(centre).to(pred.dtype).view(pred.shape)
+
+
+def similarity_distances(pred: Tensor, target: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+    """Distances of the joints after `similarity_align`: (..., J, 3) twice to (..., J), in the type computed with."""
+    moved, fixed, _ = _moved_onto(pred, target, dtype)
+    return torch.linalg.vector_norm(moved.sub_(fixed), dim=-1).view(pred.shape[:-1])
+
+
+def _moved_onto(pred: Tensor, target: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Aligned prediction and target around the target's mean, (N, J, 3) each, and that mean (N, 1, 3).
+
+    Few large results are made, and these are changed in place: fresh memory costs as much time as the arithmetic.
+    """
     if dtype is None:
         dtype = torch.float32 if pred.device.type == "mps" else torch.float64
-    moving, fixed = pred.to(dtype, copy=True), target.to(dtype, copy=True)
-    mean_moving, mean_fixed = moving.mean(-2, keepdim=True), fixed.mean(-2, keepdim=True)
-    moving.sub_(mean_moving)
-    fixed.sub_(mean_fixed)
-    size_moving = torch.linalg.vector_norm(moving, dim=(-2, -1), keepdim=True)
-    size_fixed = torch.linalg.vector_norm(fixed, dim=(-2, -1), keepdim=True)
-    covariance = (fixed.mT @ moving) / _nonzero(size_fixed) / _nonzero(size_moving)  # (..., 3, 3)
-    rotation, gain = _best_rotation(covariance.reshape(-1, 3, 3))
-    scale = gain.view_as(size_moving) * size_fixed / _nonzero(size_moving)
-    return (moving @ (scale * rotation.view_as(covariance))).add_(mean_fixed).to(pred.dtype)
+    moving, fixed = (pose.reshape(-1, *pose.shape[-2:]).to(dtype, copy=True) for pose in (pred, target))
+    centre = fixed.mean(1, keepdim=True)
+    moving -= moving.mean(1, keepdim=True)
+    fixed -= centre
+    size_moving, size_fixed = (torch.linalg.vector_norm(points.flatten(1), dim=1) for points in (moving, fixed))  # (N,)
+    covariance = (fixed.mT @ moving).permute(1, 2, 0).contiguous()
+    covariance = covariance / _nonzero(size_fixed) / _nonzero(size_moving)
+    rotation, gain = _best_rotation(covariance)
+    turn = rotation * (gain * size_fixed / _nonzero(size_moving))
+    return moving @ turn.permute(2, 0, 1).contiguous(), fixed, centre
 
 
-# Fewer frames than this are as fast by singular values.
-_MANY = 256
+# Four sweeps reach rounding on every kind of matrix that was tried (test_best_rotation.py); two are spare.
+_SWEEPS = 6
 
 
 def _best_rotation(covariance: Tensor) -> tuple[Tensor, Tensor]:
     """The rotation (no reflection) that turns one set of points best onto another, and how well it does.
 
+    A singular value decomposition by one-sided Jacobi sweeps, all matrices in step: plane rotations make the columns
+    orthogonal, and the rotation takes the right vectors of the two longest columns to their left ones. The third pair
+    follows as their cross products, so a reflection never arises. LAPACK, matrix by matrix, takes five times as long,
+    and on a GPU waits for the host.
+
     Args:
-        covariance: (N, 3, 3), sum over points of fixed moving^T, both of norm 1.
+        covariance: (3, 3, N), entry (i, k) the sum over points of fixed_i moving_k; best of norm 1 or less.
 
     Returns:
-        (N, 3, 3) to be multiplied to the right of the moving points, and (N,) the inner product of the turned points
-        with the fixed ones, which is the best scale.
+        (3, 3, N), entry (k, i) for moving_k to fixed_i, and (N,) the inner product of the turned points with the fixed
+        ones, which is the best scale.
+
+    Source: Hestenes 1958; Golub and Van Loan 2013, section 8.6.3.
     """
-    if len(covariance) < _MANY or covariance.dtype != torch.float64 or covariance.requires_grad:
-        return _rotation_by_singular_values(covariance)
-    rotation, gain, certain = _rotation_by_quaternion(covariance)
-    if not certain.all():
-        doubtful = ~certain
-        rotation[doubtful], gain[doubtful] = _rotation_by_singular_values(covariance[doubtful])
-    return rotation, gain
+    columns = list(covariance.unbind(1))
+    for _ in range(_SWEEPS):
+        for p, q in ((0, 1), (0, 2), (1, 2)):
+            columns[p], columns[q] = _made_orthogonal(columns[p], columns[q])
+    a, b, c = columns
+    size_a, size_b, size_c = (column.square().sum(0) for column in columns)
+    a, size_a, c, size_c = _larger_first(a, size_a, c, size_c)
+    b, size_b, _, _ = _larger_first(b, size_b, c, size_c)
+    a, _, b, _ = _larger_first(a, size_a, b, size_b)
+    left = _orthonormal(a, b)
+    right = _orthonormal(*((covariance * vector[:, None]).sum(0) for vector in left[:2]))
+    rotation = sum((v[:, None] * u for u, v in zip(left, right, strict=True)), start=torch.zeros_like(covariance))
+    return rotation, (rotation.transpose(0, 1) * covariance).sum((0, 1))
 
 
-def _rotation_by_singular_values(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """`_best_rotation` of any covariance: where several rotations are best one of them, NaN where it is not finite."""
-    finite = covariance.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
-    left, singular, right = torch.linalg.svd(torch.where(finite, covariance, torch.zeros_like(covariance)))
-    # With the last axis turned where the best orthogonal map would be a reflection.
-    sign = torch.det(left @ right).sign()[..., None]
-    flip = torch.cat([torch.ones_like(sign), torch.ones_like(sign), sign], dim=-1)  # (N, 3)
-    return (right.mT * flip[..., None, :]) @ left.mT, (singular * flip).sum(-1)
+def _made_orthogonal(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn two vectors (3, N) in the plane they span until they are at right angles, by the smaller angle."""
+    twice = 2 * (x * y).sum(0)
+    gap = ((y - x) * (y + x)).sum(0)
+    slope = gap + torch.hypot(gap, twice).copysign(gap)
+    tangent = twice / slope.masked_fill(slope == 0, 1)
+    cosine = (tangent * tangent + 1).rsqrt_()
+    sine = tangent * cosine
+    return cosine * x - sine * y, cosine * y + sine * x
 
 
-# The largest angle, in radians, by which the quaternion's rotation may be off.
-_ANGLE = 1e-10
+def _larger_first(x: Tensor, size_x: Tensor, y: Tensor, size_y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Exchange two vectors (3, N) where the second one is longer, with their sizes (N,)."""
+    swap = size_y > size_x
+    pairs = ((y, x), (size_y, size_x), (x, y), (size_x, size_y))
+    first, size_first, second, size_second = (torch.where(swap, yes, no) for yes, no in pairs)
+    return first, size_first, second, size_second
 
 
-def _rotation_by_quaternion(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`_best_rotation` as the eigenvector of Horn's 4 x 4 matrix, ten times as fast; and where it is certain.
-
-    The largest eigenvalue is the largest root of a quartic, to which Newton's steps descend from above; the
-    eigenvector is a column of the adjugate. Where the root is nearly double (mirrored or degenerate poses) this is not
-    accurate: the residual over the distance to the next eigenvalue bounds the error of the angle.
-
-    Source: Horn 1987; Theobald 2005 (quaternion characteristic polynomial); the bound is Davis and Kahan's.
-    """
-    s = covariance.mT.reshape(-1, 9).T  # (9, N)
-    size = s.square().sum(0).sqrt() * 3**0.5  # no eigenvalue is larger
-    s = s / _nonzero(size)
-    xx, xy, xz, yx, yy, yz, zx, zy, zz = s
-    rows = (
-        (xx + yy + zz, yz - zy, zx - xz, xy - yx),
-        (yz - zy, xx - yy - zz, xy + yx, zx + xz),
-        (zx - xz, xy + yx, yy - xx - zz, yz + zy),
-        (xy - yx, zx + xz, yz + zy, zz - xx - yy),
-    )
-    horn = torch.stack([entry for row in rows for entry in row]).view(4, 4, -1)
-    # lambda^4 + a lambda^2 + b lambda + c; the trace is 0
-    a = -2 * s.square().sum(0)
-    b = -8 * (xx * (yy * zz - yz * zy) - xy * (yx * zz - yz * zx) + xz * (yx * zy - yy * zx))
-    c = _adjugate_and_determinant(horn)[1]
-    root, slope = torch.ones_like(a), torch.ones_like(a)
-    for _ in range(20):
-        square = root * root
-        slope = (4 * square + 2 * a) * root + b
-        root = root - ((square + a) * square + b * root + c) / _nonzero(slope)
-    shifted = horn.clone()
-    for entry in range(4):
-        shifted[entry, entry] -= root
-    adjugate, _ = _adjugate_and_determinant(shifted)
-    column = adjugate.diagonal(dim1=0, dim2=1).abs().argmax(1)  # all columns are multiples of the eigenvector
-    q = adjugate.gather(0, column.expand(1, 4, -1))[0]
-    q = q / _nonzero(q.square().sum(0).sqrt())
-    image = (horn * q).sum(1)  # (4, N)
-    gain = (image * q).sum(0)
-    residual = (image - gain * q).square().sum(0).sqrt()
-    # slope = product of the distances to the other roots, none of them above 2
-    certain = residual * 4 <= _ANGLE * slope
-    w, x, y, z = q
-    turn = (
-        1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y),
-        2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x),
-        2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y),
-    )  # fmt: skip
-    return torch.stack(turn, dim=-1).view(-1, 3, 3), gain * size, certain
+def _orthonormal(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A right-handed frame of unit vectors (3, N) along two vectors; any directions where these have none."""
+    size = first.square().sum(0).sqrt_()
+    axis = torch.eye(3, 1, dtype=first.dtype, device=first.device)
+    first = torch.where(size > 0, first / _nonzero(size), axis)
+    second = second - (second * first).sum(0) * first
+    rest = second.square().sum(0).sqrt_()
+    found = rest > 50 * torch.finfo(first.dtype).eps * size  # less is rounding
+    second = torch.where(found, second / _nonzero(rest), _right_angle_to(first))
+    (a, b, c), (d, e, f) = first, second
+    return first, second, torch.stack([b * f - c * e, c * d - a * f, a * e - b * d])
 
 
-def _adjugate_and_determinant(m: Tensor) -> tuple[Tensor, Tensor]:
-    """Adjugate (4, 4, N) and determinant (N,) of (4, 4, N), by 2 x 2 minors of the upper and the lower half."""
-    pairs = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))
-    s = [m[0, p] * m[1, q] - m[1, p] * m[0, q] for p, q in pairs]
-    c = [m[2, p] * m[3, q] - m[3, p] * m[2, q] for p, q in pairs]
-    determinant = s[0] * c[5] - s[1] * c[4] + s[2] * c[3] + s[3] * c[2] - s[4] * c[1] + s[5] * c[0]
-    entries: list[Tensor] = []
-    # Row i leaves out column i of m; its minors are those of the three columns that stay.
-    for left, (i, j, k) in enumerate(((1, 2, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2))):
-        jk, ik, ij = pairs.index((j, k)), pairs.index((i, k)), pairs.index((i, j))
-        for row, minors in ((1, c), (0, c), (3, s), (2, s)):
-            value = m[row, i] * minors[jk] - m[row, j] * minors[ik] + m[row, k] * minors[ij]
-            positive = (left + len(entries) % 4) % 2 == 0
-            entries.append(value if positive else -value)
-    return torch.stack(entries).view(4, 4, -1), determinant
+def _right_angle_to(unit: Tensor) -> Tensor:
+    """Some unit vector at a right angle to each of (3, N) (Duff et al. 2017)."""
+    x, y, z = unit
+    sign = torch.ones_like(z).copysign_(z)
+    share = -1 / (sign + z)
+    return torch.stack([1 + sign * x * x * share, sign * x * y * share, -sign * x])
 
 
 def _nonzero(size: Tensor) -> Tensor:

@@ -190,7 +190,10 @@ def from_pixels(x: Array, side: Size, offset: Sequence[Size]) -> Array:
 
 def into_pixels(x: Array, side: Size, offset: Sequence[Size]) -> Array:
     """Compute (x + offset) * side / 2 in float64; inverse of `from_pixels`."""
-    return (wide(x, x) + _offset(x, offset)) * _leading(x, side) / 2
+    out = wide(x, x) + _offset(x, offset)
+    out *= _leading(x, side)
+    out /= 2
+    return out
 
 
 def wide(x: Array, value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kinema.core.align import scale_align, similarity_align
+from kinema.core.align import scale_align, similarity_distances
 
 
 def joint_errors(pred: Tensor, target: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def p_mpjpe(pred: Tensor, target: Tensor, *, dtype: torch.dtype | None = None) -
     Returns:
         (...,).
     """
-    return mpjpe(similarity_align(pred, target, dtype=dtype), target)
+    return similarity_distances(pred, target, dtype=dtype).mean(-1).to(pred.dtype)
 
 
 def n_mpjpe(pred: Tensor, target: Tensor) -> Tensor:
@@ -54,12 +54,12 @@ def mpjve(pred: Tensor, target: Tensor) -> Tensor:
     Returns:
         (..., T-1), per step; unit of the input per frame.
     """
-    return mpjpe(pred.diff(dim=-3), target.diff(dim=-3))
+    return torch.linalg.vector_norm((pred - target).diff(dim=-3), dim=-1).mean(-1)
 
 
 def acceleration_error(pred: Tensor, target: Tensor) -> Tensor:
     """Mean error of second differences in time: (..., T, J, 3) twice to (..., T-2), unit per frame squared."""
-    return mpjpe(pred.diff(n=2, dim=-3), target.diff(n=2, dim=-3))
+    return torch.linalg.vector_norm((pred - target).diff(n=2, dim=-3), dim=-1).mean(-1)
 
 
 def pck(pred: Tensor, target: Tensor, threshold: float) -> Tensor:

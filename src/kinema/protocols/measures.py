@@ -30,9 +30,9 @@ def frame_measures(pred: Tensor, target: Tensor, unit: float) -> tuple[Tensor, T
     Returns:
         (..., 5) float64: mpjpe, p_mpjpe, n_mpjpe in mm, pck, auc in percent; (..., J) float64 distances in mm.
     """
-    joints = pose_errors.joint_errors(pred, target).double() * unit
+    joints = pose_errors.joint_errors(pred, target).double().mul_(unit)
     # How many of the thresholds 0, 5, ..., 150 are above the distance: PCK at each of them, summed. NaN passes none.
-    passed = (STEPS - (joints / STEP_MM).floor()).clamp_(0, STEPS).nan_to_num_(0)  # (..., J)
+    passed = (joints / STEP_MM).floor_().neg_().add_(STEPS).clamp_(0, STEPS).nan_to_num_(0)  # (..., J)
     columns = (
         joints.mean(-1),
         pose_errors.p_mpjpe(pred, target).double() * unit,
@@ -61,9 +61,7 @@ class Tally:
     joints: np.ndarray
 
     def __post_init__(self) -> None:
-        joints = self.joints.shape[1]
-        self._values = np.concatenate([self.totals, self.joints], axis=1)
-        self._weights = np.concatenate([self.weights, np.repeat(self.weights[:, :1], joints, axis=1)], axis=1)
+        self._values = np.concatenate([self.totals, self.joints, self.weights], axis=1)
         self.measured = np.any(self.weights > 0, axis=0)
 
     def means(self, groups: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -71,9 +69,9 @@ class Tally:
 
         Units of group -1 are left out. A NaN error stays NaN.
         """
-        kept = groups >= 0
-        totals = _sum_by(self._values[kept], groups[kept], number)
-        weights = _sum_by(self._weights[kept], groups[kept], number)
+        measures, joints = self.totals.shape[1], self.joints.shape[1]
+        totals, weights = np.split(_sum_by(self._values, groups, number), [measures + joints], axis=1)
+        weights = np.concatenate([weights, np.repeat(weights[:, :1], joints, axis=1)], axis=1)
         return totals / np.where(weights > 0, weights, 1), weights
 
     def columns(self, means: np.ndarray) -> dict[str, float]:
@@ -159,5 +157,11 @@ def groups_of(column: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 
 def _sum_by(values: np.ndarray, groups: np.ndarray, number: int) -> np.ndarray:
-    """(U, C) to (G, C): sums by group."""
-    return np.stack([np.bincount(groups, column, minlength=number) for column in values.T], axis=1)
+    """(U, C) to (G, C): sums by group, without those of group -1."""
+    order = np.argsort(groups, kind="stable")
+    order = order[np.searchsorted(groups, 0, sorter=order) :]
+    sums = np.zeros((number, values.shape[1]))
+    present, first = np.unique(groups[order], return_index=True)
+    if len(present):
+        sums[present] = np.add.reduceat(values[order], first, axis=0)
+    return sums

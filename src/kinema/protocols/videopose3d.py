@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _MILLIMETRES = 1000.0  # predictions and targets are metres
 ROOTS = ("kept", "subtracted", "global")
+# Frames that are measured at once: so many that the cost of calling an operator no longer shows.
+BLOCK = 8192
 
 
 class VideoPose3DProtocol(Protocol):
@@ -34,7 +36,8 @@ class VideoPose3DProtocol(Protocol):
     every window is a whole sequence. Joint errors are means over actions as well; PCK is below 150 mm, AUC the mean of
     PCK over 0, 5, ..., 150 mm, both in percent.
 
-    States are sums per sequence, so the result does not depend on batch size or number of ranks.
+    States are sums per sequence, so the result does not depend on batch size or number of ranks. Windows wait until
+    `BLOCK` frames are there and are then measured in one pass, without asking the device for a number.
 
     Args:
         windows: evaluation windows; their sequences give lengths, actions and subjects.
@@ -64,6 +67,8 @@ class VideoPose3DProtocol(Protocol):
         groups: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
+        self._waiting: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # prediction, pose3d, index, valid
+        self._frames_waiting = 0
         if root not in ROOTS:
             raise ConfigError(f"root={root!r} is unknown to the videopose3d protocol. Use one of {', '.join(ROOTS)}.")
         sequences = windows.sequences
@@ -95,30 +100,65 @@ class VideoPose3DProtocol(Protocol):
         """
         sizes = expect(batch["pose3d"], "B L J 3", "pose3d", J=len(self.skeleton))
         expect(prediction, "B L J 3", "prediction", **sizes)
-        target = batch["pose3d"]
+        index = batch["index"]
+        valid = (index >= 0)[:, None].expand(prediction.shape[:2])
+        if "valid" in batch:
+            known = batch["valid"].bool()
+            valid = valid & (known if known.ndim == 2 else known.all(-1))
+        # A copy: what a compiled or a captured network returns may be written over by its next call.
+        self._waiting.append((prediction.detach().clone(), batch["pose3d"], index, valid))
+        self._frames_waiting += valid.numel()
+        if self._frames_waiting >= BLOCK:
+            self.measure()
+
+    def measure(self) -> None:
+        """Add the errors of the windows that wait to the states, all at once."""
+        if not self._waiting:
+            return
+        waiting, self._waiting, self._frames_waiting = self._waiting, [], 0
+        device = self.sums.device
+        prediction = torch.cat([one[0].to(device).flatten(0, 1) for one in waiting])  # (N, J, 3)
+        target = torch.cat([one[1].to(device).flatten(0, 1) for one in waiting])
+        valid = torch.cat([one[3].to(device).flatten() for one in waiting])
+        index = torch.cat([one[2].to(device) for one in waiting])
+        lengths = [one[3].shape[1] for one in waiting for _ in range(len(one[3]))]
+        # The number of values is given: the device would have to be asked for it.
+        window = torch.arange(len(index), device=device).repeat_interleave(
+            torch.tensor(lengths, device=device), output_size=len(valid)
+        )
+        self._sequence_of = self._sequence_of.to(device)
+        sequence = self._sequence_of[index.clamp_min(0)][window]
         if self.root != "global":
             target = root_relative(target, self.skeleton)
         if self.root == "subtracted":
             prediction = root_relative(prediction, self.skeleton)
-        index = batch["index"]
-        valid = (index >= 0)[:, None].expand(target.shape[:2])
-        if "valid" in batch:
-            known = batch["valid"].bool()
-            valid = valid & (known if known.ndim == 2 else known.all(-1))
-        self._sequence_of = self._sequence_of.to(index.device)
-        sequence = self._sequence_of[index.clamp_min(0)]
         measures, joints = frame_measures(prediction, target, _MILLIMETRES)
-        self._add("frames", sequence, valid[..., None].double(), valid)
-        self._add("sums", sequence, measures, valid)
-        self._add("joints", sequence, joints, valid)
-        if self.whole:
-            self._add("motion", sequence, *_steps(prediction, target, valid))
-
-    def _add(self, state: str, sequence: Tensor, values: Tensor, valid: Tensor) -> None:
-        """Add (B, L, C) values of valid frames to the rows of their sequences."""
         # where, not a product: what padding predicts may be NaN
-        kept = torch.where(valid[..., None], values, 0).sum(1)
-        setattr(self, state, getattr(self, state).index_add(0, sequence, kept))
+        self.frames.index_add_(0, sequence, valid[:, None].double())
+        self.sums.index_add_(0, sequence, torch.where(valid[:, None], measures, 0))
+        self.joints.index_add_(0, sequence, torch.where(valid[:, None], joints, 0))
+        if self.whole:
+            self.motion.index_add_(0, sequence, _steps(prediction, target, valid, window))
+
+    def reset(self) -> None:
+        """Forget everything added so far."""
+        super().reset()
+        self._waiting, self._frames_waiting = [], 0
+
+    def sync(self, *args: Any, **options: Any) -> None:
+        """torchmetrics' hook ahead of `compute`: nothing may wait when ranks add up their states."""
+        self.measure()
+        super().sync(*args, **options)
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        """torchmetrics' `update` that returns the report of the batch; it sets the states aside meanwhile."""
+        self.measure()
+        return super().forward(*args, **options)
+
+    def state_dict(self, *args: Any, **options: Any) -> Any:
+        """States that hold every window added."""
+        self.measure()
+        return super().state_dict(*args, **options)
 
     def compute(self) -> Report:
         """The report: scalars, tables per action, joint, subject (and group), arrays per sequence."""
@@ -181,29 +221,32 @@ class VideoPose3DProtocol(Protocol):
         }
 
 
-def _steps(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Velocity and acceleration errors with their counts, (B, L, 4), zero where there is none; and that all count."""
-    length = valid.shape[1]
-    out = torch.zeros(*valid.shape, 4, dtype=torch.float64, device=valid.device)
+def _steps(prediction: Tensor, target: Tensor, valid: Tensor, window: Tensor) -> Tensor:
+    """Velocity and acceleration errors of (N, J, 3) frames with their counts, (N, 4), zero where a neighbour lacks."""
+    out = torch.zeros(len(valid), 4, dtype=torch.float64, device=valid.device)
     for column, order in ((0, 1), (2, 2)):
-        if length <= order:
+        length = len(valid) - order
+        if length < 1:
             continue
-        neighbours = torch.stack([valid[:, shift : length - order + shift] for shift in range(order + 1)]).all(0)
+        neighbours = window[order:] == window[:length]
+        for shift in range(order + 1):
+            neighbours = neighbours & valid[shift : length + shift]
         error = pose_errors.mpjve if order == 1 else pose_errors.acceleration_error
         step = error(prediction, target).double() * _MILLIMETRES
-        out[:, : length - order, column] = torch.where(neighbours, step, 0)
-        out[:, : length - order, column + 1] = neighbours.double()
-    return out, torch.ones_like(valid)
+        out[:length, column] = torch.where(neighbours, step, 0)
+        out[:length, column + 1] = neighbours.double()
+    return out
 
 
 def _subjects_of(groups: Mapping[str, Sequence[str]], subjects: np.ndarray) -> dict[str, np.ndarray]:
-    """Which sequences belong to each group. Subjects that this split does not hold are left out, with one line."""
+    """Which sequences belong to each group; subjects that this split does not hold are left out, with one line."""
     names = np.asarray(subjects, dtype=str)
     found = {}
     for name, members in groups.items():
         missing = sorted(set(members) - set(names.tolist()))
+        if len(missing) == len(set(members)):
+            continue
         if missing:
             log.info("group %r: this split does not hold %s", name, ", ".join(missing))
-        if len(missing) < len(set(members)):
-            found[name] = np.isin(names, list(members))
+        found[name] = np.isin(names, list(members))
     return found
