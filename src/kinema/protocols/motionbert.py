@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ class MotionBERTProtocol(Protocol):
 
     name: ClassVar[str] = "motionbert"
     version: ClassVar[int] = 1
+    space: ClassVar[str] = "image"
     scalars: ClassVar[tuple[str, ...]] = SCALARS
     needs: ClassVar[frozenset[str]] = frozenset({"pose3d_eval", "factor", "size", "frames", "index"})
     sums: Tensor
@@ -85,6 +86,11 @@ class MotionBERTProtocol(Protocol):
         columns = len(FRAME_COLUMNS) + len(self.skeleton) + len(_MOTION_COLUMNS)
         self.add_state("sums", torch.zeros(self._frames, columns, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("counts", torch.zeros(self._frames, 3, dtype=torch.float64), dist_reduce_fx="sum")
+
+    @classmethod
+    def root_options(cls, root_relative: bool) -> dict[str, Any]:
+        """Treatment of the root for a network of root-relative targets, or of others."""
+        return {"root_relative": root_relative}
 
     def millimetres(self, prediction: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Undo the normalisation: (B, T, J, 3) image units to mm, x and y from the image's corner, z from the root.

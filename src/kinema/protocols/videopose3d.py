@@ -51,6 +51,7 @@ class VideoPose3DProtocol(Protocol):
 
     name: ClassVar[str] = "videopose3d"
     version: ClassVar[int] = 1
+    space: ClassVar[str] = "camera"
     scalars: ClassVar[tuple[str, ...]] = SCALARS
     needs: ClassVar[frozenset[str]] = frozenset({"pose3d", "index"})
     frames: Tensor
@@ -89,6 +90,11 @@ class VideoPose3DProtocol(Protocol):
         count, joints = len(table["length"]), len(self.skeleton)
         for state, columns in (("frames", 1), ("sums", len(FRAME_COLUMNS)), ("joints", joints), ("motion", 4)):
             self.add_state(state, torch.zeros(count, columns, dtype=torch.float64), dist_reduce_fx="sum")
+
+    @classmethod
+    def root_options(cls, root_relative: bool) -> dict[str, Any]:
+        """Treatment of the root for a network of root-relative targets, or of others."""
+        return {"root": "kept" if root_relative else "subtracted"}
 
     def update(self, prediction: Tensor, batch: Mapping[str, Tensor]) -> None:
         """Add the errors of a batch of windows.

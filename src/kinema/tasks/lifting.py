@@ -20,14 +20,11 @@ from kinema.errors import ConfigError
 from kinema.inference.flip import flip_average as average_flips
 from kinema.inference.slide import slide
 from kinema.inference.trajectory import separated
-from kinema.protocols.motionbert import MotionBERTProtocol
+from kinema.protocols.registry import LIFTING as PROTOCOLS
 from kinema.protocols.report import Protocol
-from kinema.protocols.videopose3d import VideoPose3DProtocol
 from kinema.tasks.base import Batch, Task
 from kinema.tasks.optim import OptimizerRecipe, SchedulerRecipe
 
-PROTOCOLS: dict[str, Any] = {"videopose3d": VideoPose3DProtocol, "motionbert": MotionBERTProtocol}
-_SPACE = {"videopose3d": "camera", "motionbert": "image"}
 TARGETS = ("root_relative", "first_frame_depth", "absolute")
 # Supervision by the clean 2D pose instead of 3D, in image space (MotionBERT's 2D batches).
 _FROM_2D = "joint_2d"
@@ -51,7 +48,7 @@ class LiftingTask(Task):
             steps next to them; `limb_variance` and `angle_velocity` keep all frames. false: repeated edge frames
             count, as in VideoPose3D's chunks.
         chunk: input frames in one pass when whole videos are predicted; bounds the memory, not the result.
-        protocol: "videopose3d" or "motionbert".
+        protocol: name in `protocols.registry.LIFTING`.
         protocol_options: options of each protocol by its name; how the root is treated follows `target` unless stated.
         options: those of `Task`.
     """
@@ -99,9 +96,9 @@ class LiftingTask(Task):
 
     def check(self, signature: Signature, spec: DataSpec) -> None:
         """Refuse a protocol or a loss that does not belong to the data's space."""
-        space = _SPACE[self.protocol]
+        space = PROTOCOLS[self.protocol].space
         if spec.has_3d and spec.space != space:
-            other = next(name for name, its in _SPACE.items() if its != space)
+            other = next(name for name, its in PROTOCOLS.items() if its.space != space)
             raise ConfigError(
                 f"task.protocol={self.protocol} measures {space}-space poses, but this data set has {spec.space} ones. "
                 f"Use task.protocol={other}."
@@ -212,15 +209,12 @@ class LiftingTask(Task):
     # Evaluation.
 
     def protocols(self, windows: Windows) -> dict[str, Protocol]:
-        relative = self.target == "root_relative"
-        root: dict[str, dict[str, Any]] = {
-            "videopose3d": {"root": "kept" if relative else "subtracted"},
-            "motionbert": {"root_relative": relative},
-        }
+        protocol = PROTOCOLS[self.protocol]
         stated = self.protocol_options.get(self.protocol, {})
-        options = {**root[self.protocol], **{key: value for key, value in stated.items() if value is not None}}
+        options = protocol.root_options(self.target == "root_relative")
+        options |= {key: value for key, value in stated.items() if value is not None}
         try:
-            return {self.protocol: PROTOCOLS[self.protocol](windows, **options)}
+            return {self.protocol: protocol(windows, **options)}
         except TypeError as error:
             raise ConfigError(f"task.protocol_options.{self.protocol}: {error}. See conf/task/lifting.yaml.") from error
 
