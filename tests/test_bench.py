@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from scripts.bench import __main__ as program
-from scripts.bench import report, run
-from scripts.bench.measure import Pair, Spent, interleaved
+from scripts.bench import length, report, run
+from scripts.bench.measure import Once, Pair, Spent, interleaved
 from scripts.bench.rows import Row, rows
+
+from kinema.models.layers.scan import cpp
 
 # Every operation that must be measured: the row that does, and what it must reach.
 REQUIRED = {
@@ -36,6 +38,14 @@ REQUIRED = {
     "optimiser_step": 2.5,
     "ema": 2,
     "trainer_overhead": 1.5,
+    "scan_forward_torch": 2,
+    "scan_forward_cpp": 8,
+    "scan_step_torch": 20,
+    "scan_step_cpp": 150,
+    "scan_memory_torch": 0.5,
+    "scan_memory_cpp": 0.5,
+    "dbmambapose_step_torch": 2.5,
+    "dbmambapose_step_cpp": 5,
     "gpu_dstformer_step": 4,
     "gpu_poseformer_video": 2,
     "gpu_evaluation": 5,
@@ -68,6 +78,61 @@ def test_forms_are_timed_in_turns_after_a_warm_up() -> None:
     spent = interleaved(pair, "cpu", 2)
     assert "".join(calls) == "-a-b" * 3
     assert [len(times) for times in spent] == [2, 2]
+
+
+def test_a_slow_reference_runs_once_and_is_timed_in_that_run() -> None:
+    calls: list[str] = []
+
+    def slow() -> str:
+        calls.append("a")
+        sum(range(200_000))  # some process time
+        return "result"
+
+    once = Once(slow)
+    pair = Pair(once, lambda: calls.append("b"), lambda: float(once() != "result"))
+    assert pair.difference() == 0
+    plain, fast = interleaved(pair, "cpu", 3)
+    assert calls == ["a"] + ["b"] * 4
+    assert len(plain) == 3 and len(set(plain)) == 1 and plain[0].counted > 0
+    assert len(fast) == 3
+    assert interleaved(pair, "wall", 1)[0][0].counted == plain[0].wall
+
+
+def test_a_row_of_the_compiled_scan_tells_why_it_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpp, "unavailable", lambda u: "no compiler was found.")
+    assert rows()["scan_step_cpp"].missing() == "no compiler was found"
+    assert rows()["scan_step_torch"].missing() is None
+
+
+def test_the_scan_is_measured_at_the_shapes_of_the_lifters() -> None:
+    shapes = {
+        tuple(row.sizes[axis] for axis in ("batch", "channels", "length", "states"))
+        for name, row in rows().items()
+        if name.startswith("scan_") and row.kind == "ratio"
+    }
+    assert shapes == {(17, 128, 243, 16), (17, 128, 243, 4), (243, 128, 17, 4)}
+    network = rows()["dbmambapose_step_torch"].sizes
+    assert (network["frames"], network["dim"], network["depth"]) == (243, 64, 12)  # the size XS
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_the_exponent_of_a_cost_is_read_off_long_clips(power: float) -> None:
+    costs = {n: 1e-3 * max(n, 243) ** power for n in length.LENGTHS}  # short clips cost what calling costs
+    assert length.exponent(costs) == pytest.approx(power)
+    assert length.exponent(costs, start=27) < power
+
+
+def test_the_cost_over_length_is_measured_kept_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    costs = length.measure(length.blocks(), lengths=(3, 300, 303), rounds=1)
+    assert {"attention", "Mamba, torch"} <= costs.keys()
+    assert all(list(of_block) == [3, 300, 303] and min(of_block.values()) > 0 for of_block in costs.values())
+    table, picture = length.save(costs, tmp_path)
+    assert length.load(table).keys() == costs.keys()
+    assert length.load(table)["attention"] == pytest.approx(costs["attention"], rel=1e-3)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert len(length.lines(costs)) == 1 + len(costs)
+    assert program.main(["--list", "--only", "sequence_cost"]) == 0
+    assert capsys.readouterr().out.split()[0] == "sequence_cost"
 
 
 def a_row(*ratios: float, difference: float = 0.0, **changes: Any) -> tuple[Row, list[str]]:
@@ -173,7 +238,7 @@ def test_the_docs_get_the_last_table_and_a_column_of_the_history(tmp_path: Path)
         result = run.measure(row, {**ENVIRONMENT, "revision": revision})
         report.write_page([result], ["made_up"], page)
     text = page.read_text()
-    assert "| something | something else | 4e+03 ms | 1e+03 ms | 4.00 | 2 | 3 | 0 |" in text
+    assert "| `made_up` | something | something else | 4.00 | 2 | 3 |" in text
     assert "| row | 2026-01-01 abc1234, a CPU | 2026-01-01 def5678, a CPU |" in text
     assert "| made_up | 2.50 | 4.00 |" in text
     assert text.startswith("# Title\n") and text.endswith("end\n")

@@ -30,8 +30,9 @@ def test_the_wheel_holds_every_configuration_and_data_file(wheel: Path) -> None:
         names = set(archive.namelist())
     for path in (REPOSITORY / "conf").rglob("*.yaml"):
         assert f"kinema/conf/{path.relative_to(REPOSITORY / 'conf')}" in names
-    for path in (REPOSITORY / "src" / "kinema").rglob("*.json"):
-        assert f"kinema/{path.relative_to(REPOSITORY / 'src' / 'kinema')}" in names
+    for pattern in ("*.json", "*.cpp"):
+        for path in (REPOSITORY / "src" / "kinema").rglob(pattern):
+            assert f"kinema/{path.relative_to(REPOSITORY / 'src' / 'kinema')}" in names
 
 
 def test_an_installed_kinema_runs_from_any_folder(wheel: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from scripts.bench import threads
 
 threads.limit()
 
-from scripts.bench import report  # noqa: E402
+from scripts.bench import length, report  # noqa: E402
 from scripts.bench.environment import environment  # noqa: E402
 from scripts.bench.rows import Row, rows  # noqa: E402
 from scripts.bench.run import NotEqualError, measure_apart  # noqa: E402
@@ -26,10 +26,12 @@ def main(arguments: list[str] | None = None) -> int:
         for row in chosen:
             missing = row.missing()
             print(f"{row.name:28}{row.operation}{f' (skipped: {missing})' if missing else ''}")
+        if _is_length_chosen(options):
+            print(f"{length.NAME:28}{length.__doc__.split(':')[0].lower()}")
         return 0
     if options.docs:
         report.write_page(report.load(), rows())
-        print(report.PAGE)
+        print(report.PAGE, *length.write_docs(), sep="\n")
         return 0
     warnings.filterwarnings("ignore")
     facts, started = environment(), time.monotonic()
@@ -51,7 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{row.name}: {report.value_of(result)}", flush=True)
         if not result["reached"]:
             print(report.warning(row, result), flush=True)
-    report.show(results)
+    if results:
+        report.show(results)
+    if _is_length_chosen(options):
+        length.run(quick=options.quick)
     print(f"{len(results)} rows in {time.monotonic() - started:.0f} s, kept in {report.RESULTS}")
     for line in faults:
         print(f"NOT EQUAL {line}")
@@ -64,13 +69,17 @@ def _is_chosen(row: Row, options: argparse.Namespace) -> bool:
     return any(fnmatch.fnmatch(row.name, f"*{pattern}*") for pattern in options.only or ["*"])
 
 
+def _is_length_chosen(options: argparse.Namespace) -> bool:
+    return not options.memory and any(fnmatch.fnmatch(length.NAME, f"*{p}*") for p in options.only or ["*"])
+
+
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m scripts.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="half the rounds, the same shapes")
     parser.add_argument("--only", action="append", metavar="PATTERN", help="rows whose name holds this, such as gpu_*")
     parser.add_argument("--memory", action="store_true", help="only the rows that weigh memory in fresh processes")
     parser.add_argument("--list", action="store_true", help="print the rows and end")
-    parser.add_argument("--docs", action="store_true", help="write bench/results into docs/benchmarks.md and end")
+    parser.add_argument("--docs", action="store_true", help="write bench/results into the documentation and end")
     return parser.parse_args(arguments)
 
 

@@ -1,4 +1,4 @@
-"""What only a GPU can show: a training step in bfloat16, whole videos, and evaluation without waits."""
+"""What only a GPU can show: training steps in bfloat16, scans, whole videos, and evaluation without waits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from kinema.data.windows import Windows
 from kinema.inference.slide import pad_edges, slide
 from kinema.models.dstformer import DSTBlock
 from kinema.protocols.videopose3d import VideoPose3DProtocol
-from scripts.bench import reference_metrics, reference_networks
+from scripts.bench import reference_mamba, reference_metrics, reference_networks
+from scripts.bench.bench_mamba import dbmambapose, forward_of, loop, operator, relative, scan_inputs, step_of
 from scripts.bench.bench_networks import dstformer, poseformer
 from scripts.bench.measure import Pair
 from scripts.bench.rows import bench
@@ -117,6 +118,109 @@ def _step(
         optimizer.step()
 
     return step
+
+
+# The backends of the selective scan on a GPU, by what they need.
+_SCANS: dict[str, tuple[str, ...]] = {"torch": ("cuda",), "triton": ("triton", "cuda"), "cuda": ("mamba_ssm", "cuda")}
+
+
+def _backend(name: str) -> str:
+    """The backend; "auto" where the equality test runs on a CPU."""
+    return name if _DEVICE == "cuda" else "auto"
+
+
+def build_scan(*, batch: int, channels: int, length: int, states: int, training: bool, backend: str) -> Pair:
+    """The operator on the GPU with softplus, skip and gate; equality of the output and all gradients."""
+    inputs = scan_inputs(batch, channels, length, states, device=_DEVICE)
+    form = step_of if training else forward_of
+    plain, ours = form(loop(), inputs), form(operator(_backend(backend)), inputs)
+    return Pair(plain, ours, lambda: relative(ours(), plain()))
+
+
+def build_dbmambapose_step(*, frames: int, dim: int, depth: int, batch: int, backend: str) -> Pair:
+    """Forward, backward and optimiser step of DBMambaPose L in bfloat16, the scans in float32, in both forms.
+
+    Noted are steps per second and the peak memory of a step in both forms. Equality: the outputs, as the mean
+    difference over the mean size.
+    """
+    plain_model, model = (
+        dbmambapose(frames=frames, dim=dim, depth=depth, backend=_backend(backend)).to(_DEVICE) for _ in range(2)
+    )
+
+    def plain_forward(x: Tensor) -> Tensor:
+        return reference_mamba.dbmambapose(plain_model, x)
+
+    pose, target = (torch.randn(batch, frames, 17, 3, device=_DEVICE) for _ in range(2))
+    plain = _step(plain_model, plain_forward, pose, target, half=True)
+    ours = _step(model, model, pose, target, half=True)
+
+    @torch.no_grad()
+    def difference() -> float:
+        with torch.autocast(_DEVICE, torch.bfloat16):
+            found, expected = model(pose).float(), plain_forward(pose).float()
+        return float((found - expected).abs().mean() / expected.abs().mean())
+
+    notes: dict[str, Any] = {}
+
+    def measured_difference() -> float:  # ahead of the steps, which change the weights
+        gap = difference()
+        if _DEVICE == "cuda":
+            notes.update({"peak_gb_reference": _peak_gb(plain), "peak_gb": _peak_gb(ours)})
+            notes["steps_per_second"] = round(_rate(ours), 2)
+        return gap
+
+    return Pair(plain, ours, measured_difference, notes=notes)
+
+
+def _peak_gb(step: Callable[[], None]) -> float:
+    """Most memory in tensors during the second of two steps, GB; weights and states of the optimiser belong to it."""
+    step()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    torch.cuda.synchronize()
+    return round(torch.cuda.max_memory_allocated() / 1e9, 2)
+
+
+def _rate(step: Callable[[], None], count: int = 10) -> float:
+    """Steps per second of the wall clock."""
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(count):
+        step()
+    torch.cuda.synchronize()
+    return count / (time.perf_counter() - started)
+
+
+# Eight clips at the width of DBMambaPose L, with the states of the published scan.
+_SCAN = {"batch": 136, "channels": 256, "length": 243, "states": 16}
+for _name, _needs in _SCANS.items():
+    for _kind, _bound in (("forward", 1 if _name == "torch" else 3), ("step", 3)):
+        bench(
+            build_scan,
+            f"gpu_scan_{_kind}_{_name}",
+            operation=f"scan [136, 256, 243, 16], {_name}, {'forward + backward' if _kind == 'step' else 'forward'}",
+            reference="loop on slices of whole tensors",
+            sizes={**_SCAN, "training": _kind == "step", "backend": _name},
+            small={"batch": 3, "channels": 8, "length": 11, "states": 4},
+            bound=_bound,
+            goal=_bound,
+            tolerance=1e-4,
+            **{**_CUDA, "needs": _needs},
+        )
+for _name, _needs in _SCANS.items():
+    bench(
+        build_dbmambapose_step,
+        f"gpu_dbmambapose_step_{_name}",
+        operation=f"DBMambaPose L training step, T 243, 4 clips, bf16, {_name}",
+        reference="the same with the loop on slices",
+        sizes={"frames": 243, "dim": 128, "depth": 28, "batch": 4, "backend": _name},
+        small={"frames": 9, "dim": 16, "depth": 2, "batch": 2},
+        bound=2,
+        goal=2,
+        tolerance=5e-2,
+        **{**_CUDA, "rounds": 3, "needs": _needs},
+    )
 
 
 def build_poseformer_video(*, frames: int, dim: int, depth: int, heads: int, length: int) -> Pair:

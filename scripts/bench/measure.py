@@ -46,8 +46,31 @@ class Spent:
     wall: float
 
 
+class Once:
+    """A reference that takes many seconds: run once, for the comparison of results, and timed in that run."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._made: tuple[Any, Spent] | None = None
+
+    def __call__(self) -> Any:
+        """The result."""
+        return self._run()[0]
+
+    def spent(self, clock: Clock) -> Spent:
+        """What the only run took, of process time ("cpu") or on the wall."""
+        return self._run()[1] if clock == "cpu" else Spent(self._run()[1].wall, self._run()[1].wall)
+
+    def _run(self) -> tuple[Any, Spent]:
+        if self._made is None:
+            wall, cpu = time.perf_counter(), time.process_time()
+            result = self._call()
+            self._made = result, Spent(time.process_time() - cpu, time.perf_counter() - wall)
+        return self._made
+
+
 def interleaved(pair: Pair, clock: Clock, rounds: int) -> tuple[list[Spent], list[Spent]]:
-    """Time both forms in turns (A B A B ...) after one round to warm up.
+    """Time both forms in turns (A B A B ...) after one round to warm up; a form that is `Once` is not run again.
 
     Args:
         pair: the forms; on the clock "own" they return a `Spent` of their own, what counts inside a call being known
@@ -71,6 +94,8 @@ def interleaved(pair: Pair, clock: Clock, rounds: int) -> tuple[list[Spent], lis
 
 
 def _timed(form: Call, clock: Clock) -> Spent:
+    if isinstance(form, Once):
+        return form.spent(clock)
     if clock == "own":
         own: Spent = form()
         return own

@@ -87,17 +87,15 @@ def write_page(results: list[dict[str, Any]], order: Iterable[str], page: Path =
     text = page.read_text()
     by_name = {result["name"]: result for result in results}
     results = [by_name[name] for name in order if name in by_name]
-    lines = [
-        "| operation | against | reference | ours | result | bound | goal | largest difference |",
-        "|" + "---|" * 8,
-    ]
+    lines = ["| row | what | against | measured | minimum | goal |", "|---|---|---|---:|---:|---:|"]
     for result in results:
-        reference, fast, _, _, value, bound, goal, gap = cells(result)
-        unit = "" if result["kind"] == "memory" else " ms"
-        row = (result["operation"], result["against"], reference + unit, fast + unit, value, bound, goal, gap)
-        lines.append("| " + " | ".join(row) + " |")
+        bound = f"{'' if result['kind'] == 'ratio' else 'at most '}{result['bound']:g}"
+        row = (f"`{result['name']}`", result["operation"], result["against"], value_of(result), bound)
+        lines.append("| " + " | ".join((*row, f"{result['goal']:g}")) + " |")
     machines = dict.fromkeys(machine(result["environment"]) for result in results)
-    lines += ["", "Machine: " + "; ".join(machines) + f". Revision {results[0]['environment']['revision']}."]
+    revisions = dict.fromkeys(result["environment"]["revision"] for result in results)
+    dates = dict.fromkeys(result["environment"]["date"][:10] for result in results)
+    lines += ["", f"{', '.join(dates)}; {'; '.join(machines)}; revision {', '.join(revisions)}."]
     text = _between(text, "last run", "\n".join(lines))
     text = _between(text, "history", _history(_section(text, "history"), results))
     page.write_text(text)

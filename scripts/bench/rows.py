@@ -12,7 +12,7 @@ from typing import Any, Literal
 from scripts.bench.measure import Clock, Pair
 
 Kind = Literal["ratio", "memory", "overhead"]
-_MODULES = ("networks", "video", "metrics", "data", "training", "gpu")
+_MODULES = ("networks", "video", "metrics", "data", "training", "mamba", "gpu")
 _ROWS: dict[str, Row] = {}
 
 
@@ -33,7 +33,8 @@ class Row:
         kind: "ratio" = reference time / our time; "memory" = our peak / the reference's; "overhead" = ms per step more.
         clock: see `measure.interleaved`.
         rounds: timed rounds; `--quick` halves them.
-        needs: modules that must be importable, and "cuda".
+        needs: modules that must be importable, "cuda" = a CUDA device, "compiler" = the compiled scan (built where it
+            is not, which may take a minute).
     """
 
     name: str
@@ -56,12 +57,18 @@ class Row:
 
     def missing(self) -> str | None:
         """What this machine lacks to measure the row."""
+        import torch
+
         for name in self.needs:
             if name == "cuda":
-                import torch
-
                 if not torch.cuda.is_available():
                     return "no CUDA device"
+            elif name == "compiler":
+                from kinema.models.layers.scan import cpp
+
+                reason = cpp.unavailable(torch.zeros(1, 1, 1))
+                if reason is not None:
+                    return reason.rstrip(".")
             elif importlib.util.find_spec(name) is None:
                 return f"{name} is not installed"
         return None

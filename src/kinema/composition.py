@@ -135,9 +135,9 @@ def _model_of_checkpoint(config: DictConfig) -> nn.Module:
     overrides: dict[str, Any] = {}
     for key in typed:
         wanted = OmegaConf.to_container(config.model, resolve=True)[key]  # type: ignore[index, call-overload]
-        if key in unknowable:
+        if key in unknowable or (key in TRAINING_ONLY and key in arguments):
             overrides[key] = wanted
-        elif key in arguments and key not in TRAINING_ONLY and _plain(arguments[key]) != _plain(wanted):
+        elif key in arguments and _plain(arguments[key]) != _plain(wanted):
             raise ConfigError(
                 f"{config.ckpt} was built with {key}={_shown(arguments[key])}, not model.{key}={_shown(wanted)}. "
                 f"Use model.{key}={_shown(arguments[key])}, or drop model.{key} to follow the file."
@@ -217,16 +217,17 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
             raise ConfigError(f"{origin} has {found} {kind} joints but dataset={dataset} has {len(wanted)}. {remedy}")
     frames = config.dataset.get("frames")
     if frames is not None:
-        fits = {"exact": frames == signature.frames, "max": frames <= signature.frames, "any": True}
+        fed = frames - (signature.in_channels == 5)  # velocities lead to the next frame, so the last one is dropped
+        fits = {"exact": fed == signature.frames, "max": fed <= signature.frames, "any": True}
         if not fits[signature.frames_rule]:
             raise ConfigError(
                 f"{origin} was built for {signature.frames} frames but dataset.frames={frames}. "
                 f"Use model.num_frames={frames} (a freshly trained model), "
                 f"or drop dataset.frames to follow the model (dataset.frames=null)."
             )
-    if signature.in_channels not in (2, 3):
-        raise ConfigError(f"{origin} takes {signature.in_channels} channels; 2 (x, y) or 3 (x, y, score) exist. "
-                          f"Use model.in_channels=2.")  # fmt: skip
+    if signature.in_channels not in (2, 3, 5):
+        raise ConfigError(f"{origin} takes {signature.in_channels} channels; 2 (x, y), 3 (x, y, score) or 5 (and the "
+                          f"way to the next frame) exist. Use model.in_channels=2.")  # fmt: skip
     trained_for = getattr(task.model, "provenance", None)
     trained_for = getattr(trained_for, "preprocess", None)
     if trained_for and spec.preprocess and trained_for != spec.preprocess:

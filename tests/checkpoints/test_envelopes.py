@@ -26,6 +26,18 @@ LAYOUTS: dict[str, tuple[dict[str, Any], str, str | None, set[str]]] = {
         {"epoch", "lr", "optimizer", "min_loss"},
     ),
     "motionbert released": ({"model_pos": MARKED}, "model_pos", None, set()),
+    "motionagformer training": (
+        {"epoch": 2, "lr": 0.1, "optimizer": {}, "model": MARKED, "min_mpjpe": np.float64(41.25), "wandb_id": "x0"},
+        "motionagformer",
+        "motionbert",
+        {"epoch", "lr", "optimizer", "min_mpjpe", "wandb_id"},
+    ),
+    "motionagformer without data parallel or wandb": (
+        {"epoch": 2, "lr": 0.1, "optimizer": None, "model": STATE, "min_mpjpe": 41.25},
+        "motionagformer",
+        "motionbert",
+        {"epoch", "lr", "optimizer", "min_mpjpe"},
+    ),
     "motionbert action": (
         {"epoch": 2, "lr": [0.1, 1.0], "model": MARKED, "best_acc": torch.tensor(41.5)},
         "model",

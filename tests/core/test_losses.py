@@ -13,11 +13,13 @@ from torch import Tensor
 
 from kinema.core import losses
 from kinema.core.skeleton import Skeleton, skeleton
+from kinema.errors import ConfigError
 from tests.core.poses import poses, seeds
 
 few = settings(max_examples=20, deadline=None)
 BODY = skeleton("h36m17")
 CHAIN21 = Skeleton.from_parents([-1, *range(20)])
+WEIGHTED = ("weighted_mpjpe", "tcl")
 BODIES = [BODY, skeleton("humaneva15"), CHAIN21]
 
 
@@ -46,10 +48,14 @@ def slow_angles(pose: np.ndarray, body: Skeleton) -> np.ndarray:
 def test_every_loss_works_for_every_skeleton_and_is_zero_only_off_the_target(body: Skeleton) -> None:
     pred, target = pair(0, 2, 5, len(body))
     for name, loss in losses.LOSSES.items():
+        if name in WEIGHTED and body != BODY:
+            with pytest.raises(ConfigError, match=f"published for {body.name}, only for h36m17"):
+                loss(pred, target, body)
+            continue
         value = loss(pred, target, body)
         assert value.shape == ()
         assert value > 0.01, name
-        if name != "limb_variance":
+        if name not in ("limb_variance", "tcl"):
             assert loss(target, target, body) == pytest.approx(0, abs=1e-9), name
 
 
@@ -104,7 +110,7 @@ def test_gradients_are_finite_at_hard_places(prepare: object, frames: int, dtype
 
 def test_losses_of_motion_are_zero_for_one_frame() -> None:
     pred, target = pair(0, 2, 1, 17)
-    for name in ("velocity", "limb_variance", "angle_velocity"):
+    for name in ("velocity", "limb_variance", "angle_velocity", "tcl"):
         assert losses.LOSSES[name](pred, target, BODY) == 0, name
 
 
@@ -125,6 +131,35 @@ def test_weights_scale_each_joint() -> None:
     torch.testing.assert_close(losses.weighted_mpjpe(pred, target, weight), expected)
     planar = 2 * (pred - target)[1, 2, 3, :2].norm() / weight.numel()
     torch.testing.assert_close(losses.joint_2d(pred, target, weight[..., None]), planar)
+
+
+def test_published_weights_are_those_of_the_table() -> None:
+    pred, target = pair(0, 2, 5, 17)
+    one = target.clone()
+    one[..., 13, 1] += 0.5  # the left wrist, weight 4
+    assert losses.LOSSES["weighted_mpjpe"](one, target, BODY) == pytest.approx(4 * 0.5 / 17)
+    still = target[:, :1].expand(-1, 3, -1, -1).clone()
+    still[:, 2, 3, 0] += 0.5  # one step of the right ankle, weight 2.5
+    assert losses.LOSSES["tcl"](still, pred, BODY) == pytest.approx(2.5 * 0.25 / (2 * 17 * 3))
+
+
+def test_bone_losses_equal_plain_loops() -> None:
+    pred, target = pair(3, 1, 4, 17)
+    lengths = np.linalg.norm(slow_limbs(pred[0].numpy(), BODY), axis=-1)
+    wanted = np.linalg.norm(slow_limbs(target[0].numpy(), BODY), axis=-1)
+    squared = losses.LOSSES["limb_length_squared"](pred, target, BODY)
+    np.testing.assert_allclose(squared, ((lengths - wanted) ** 2).mean())
+    ratio = losses.LOSSES["limb_ratio"](pred, target, BODY)
+    np.testing.assert_allclose(ratio, ((lengths / wanted - 1) ** 2).mean())
+
+
+def test_limbs_without_length_in_the_target_have_no_ratio() -> None:
+    pred = torch.rand(1, 2, 17, 3, requires_grad=True)
+    value = losses.limb_ratio(pred, torch.zeros(1, 2, 17, 3), BODY)
+    value.backward()
+    assert value == 0
+    assert pred.grad is not None
+    assert pred.grad.isfinite().all()
 
 
 def slow_supcon(features: np.ndarray, labels: np.ndarray, temperature: float, base: float, anchors: int) -> float:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinema.core import motion
+from kinema.errors import DataError
 from tests.core.poses import poses, seeds
 
 few = settings(max_examples=40, deadline=None)
@@ -22,6 +23,28 @@ lengths = st.integers(1, 700)
 def test_resample_equals_linspace(frames: int, count: int) -> None:
     expected = np.floor(np.linspace(0, frames, num=count, endpoint=False)).astype(int)
     np.testing.assert_array_equal(motion.resample_indices(frames, count), expected)
+
+
+@few
+@given(lengths, st.integers(1, 100))
+def test_stretched_clips_give_every_frame_back_once(frames: int, count: int) -> None:
+    clips, kept = motion.stretched_clips(frames, count)
+    assert clips.shape == (-(-frames // count), count)
+    found = np.concatenate([clips[:-1].ravel(), clips[-1, kept]])
+    np.testing.assert_array_equal(found, np.arange(frames))
+    assert (np.diff(clips[-1]) >= 0).all()
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_exact_multiples_are_plain_clips(times: int) -> None:
+    clips, kept = motion.stretched_clips(243 * times, 243)
+    np.testing.assert_array_equal(clips, np.arange(243 * times).reshape(times, 243))
+    np.testing.assert_array_equal(kept, np.arange(243))
+
+
+def test_a_video_without_frames_gives_no_clip() -> None:
+    with pytest.raises(DataError, match="0 frames gives no clip"):
+        motion.stretched_clips(0, 243)
 
 
 @pytest.mark.parametrize(("frames", "count"), [(58, 100), (549, 243)])

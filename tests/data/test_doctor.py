@@ -295,3 +295,19 @@ def test_mode_prints_the_findings(tmp_path: Path, data: Layout, capsys: pytest.C
     shown = capsys.readouterr().out
     assert "fault" in shown
     assert "dataset.unit=mm" in shown
+
+
+def test_short_videos_are_told_where_clips_are_strided(tmp_path: Path) -> None:
+    save_motionbert(tmp_path, motionbert())  # 30 and 31 frames in both splits
+
+    def clips(frames: int | None) -> list[tuple[str, str]]:
+        found = examined(tmp_path, "h36m_sh", frames=frames)
+        return [(one.severity, one.text) for one in found if one.check == "clips"]
+
+    assert clips(30) == [("ok", f"{split}: every video has a clip of 30 frames") for split in ("train", "test")]
+    assert [severity for severity, _ in clips(31)] == ["warning", "warning"]
+    assert "1 videos are shorter than a clip of 31 frames and are resampled at random" in clips(31)[0][1]
+    lost = [text for _, text in clips(40) if "left out" in text]
+    name = "S9/s_09_act_05_subact_02/3"
+    assert lost[1] == f"test: {name} is left out: as the last video, with 31 of 40 frames, it gives no clip"
+    assert [severity for severity, _ in clips(None)] == ["ok", "ok"]

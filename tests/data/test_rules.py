@@ -22,6 +22,17 @@ def test_clamp_repeats_the_edge_frames(rows: list[tuple[int, int]], first: int) 
         assert inside[i].tolist() == [0 <= frame < count for frame in wanted]
 
 
+def test_centre_counts_the_middle_frame_alone() -> None:
+    start, length = np.array([-2, 1, 3]), np.array([4, 9, 5])
+    for frames in (1, 4, 5):
+        positions, inside = RULES["centre"](start, length, np.arange(frames), None)
+        clamped, within = RULES["clamp"](start, length, np.arange(frames), None)
+        np.testing.assert_array_equal(positions, clamped)
+        for row in range(3):
+            expected = [at == frames // 2 and bool(within[row, at]) for at in range(frames)]
+            assert inside[row].tolist() == expected
+
+
 def test_given_positions_are_taken_as_they_are() -> None:
     table = np.array([[0, 0, 2], [5, 6, 7]], np.int32)
     positions, inside = RULES["given"](np.array([0, 5]), np.array([3, 9]), np.arange(3), table)

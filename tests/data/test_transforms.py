@@ -12,6 +12,7 @@ from kinema.data.draws import Draws, needs
 from kinema.data.transforms import resolve
 from kinema.data.windows import Windows
 from kinema.errors import ConfigError
+from kinema.inference.flip import mirror_pose
 from tests.data import tiny
 
 BODY = skeleton("h36m17")
@@ -167,3 +168,41 @@ def outsider(batch: dict[str, torch.Tensor], draws: Draws, *, factor: float, off
 def test_wrong_entries_are_named(entry: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         resolve([entry], "augment", **GIVEN)  # type: ignore[list-item]
+
+
+def _clips() -> dict[str, torch.Tensor]:
+    windows = Windows.tiled(tiny.store(channels=3), 6, 3, keys=("pose2d", "pose3d"))
+    rows = torch.arange(3)
+    return windows[torch.stack([rows * 0, rows, rows], dim=1)]
+
+
+def test_five_channels_hold_the_way_to_the_next_frame_and_cost_the_last_one() -> None:
+    batch = _clips()
+    (pose,) = resolve(["pose"], "transforms", **{**GIVEN, "channels": 5, "context": (0, 0)})
+    made = pose(batch, _draws(batch))
+    assert made["pose"].shape == (3, 5, 17, 5)
+    assert torch.equal(made["pose"][..., :3], batch["pose2d"][:, :5])
+    for t in range(5):
+        assert torch.equal(made["pose"][:, t, :, 3:], batch["pose2d"][:, t + 1, :, :2] - batch["pose2d"][:, t, :, :2])
+    for key in ("pose3d", "frames", "valid"):
+        assert torch.equal(made[key], batch[key][:, :5]), key
+    del batch["pose3d"]  # nothing to judge by: every frame is wanted
+    alone = pose(batch, _draws(batch))["pose"]
+    assert torch.equal(alone[:, :5], made["pose"])
+    assert torch.equal(alone[:, 5, :, 3:], made["pose"][:, 4, :, 3:])
+
+
+def test_velocities_of_a_mirrored_clip_are_the_mirrored_ones() -> None:
+    batch = _clips()
+    (flip,) = resolve([{"flip": {"probability": 1.0}}], "augment", **GIVEN)
+    (pose,) = resolve(["pose"], "transforms", **{**GIVEN, "channels": 5, "context": (0, 0)})
+    straight = pose(batch, _draws(batch))["pose"]
+    mirrored = pose(flip(batch, _draws(batch)), _draws(batch))["pose"]
+    assert torch.equal(mirrored, mirror_pose(straight, BODY))
+
+
+def test_velocities_need_clips() -> None:
+    batch = _batch()
+    (pose,) = resolve(["pose"], "transforms", **{**GIVEN, "channels": 5})
+    with pytest.raises(ConfigError, match=r"need clips. Use model.in_channels=3"):
+        pose(batch, _draws(batch))

@@ -149,6 +149,51 @@ def test_clips_of_long_sequences_need_no_table_of_positions() -> None:
     assert _every(windows)["valid"].all()
 
 
+@pytest.mark.parametrize(("frames", "stride"), [(9, 3), (4, 4), (1, 2), (5, 9)])
+def test_stretched_clips_go_to_the_end_and_repeat_frames(frames: int, stride: int) -> None:
+    sequences = tiny.store(lengths={"S1/Walk": 29, "S1/Sit": 3, "S5/Sit": 8})
+    windows = Windows.stretched(sequences, frames, stride, both_views=True)
+    expected = []
+    for number, length in enumerate((29, 3, 8)):
+        for view in (0, 1):
+            for start in range(0, length, stride):
+                left = min(frames, length - start)
+                spread = np.floor(np.linspace(0, left, frames, endpoint=False)).astype(int)
+                expected.append((number, view, (start + spread + sequences.table["start"][number]).tolist()))
+    batch = _every(windows)
+    found = zip(windows.table[:, SEQUENCE].tolist(), windows.table[:, VIEW].tolist(), batch["frames"].tolist(),
+                strict=True)  # fmt: skip
+    assert list(found) == expected
+    assert batch["valid"].all()
+
+
+@pytest.mark.parametrize(
+    ("targets", "context", "step"), [(5, (0, 0), 1), (1, (3, 3), 1), (1, (4, 2), 2), (4, (0, 0), 2)]
+)
+def test_centred_windows_stand_around_every_valid_frame(targets: int, context: tuple[int, int], step: int) -> None:
+    lengths = {"S1/Walk": 7, "S5/Sit": 4}
+    plain = tiny.store(lengths=lengths)
+    known = np.arange(11) % 3 != 1
+    arrays = {**{name: plain.arrays[name] for name in plain.arrays}, "valid": known}
+    sequences = plain.replace(arrays=ArrayStore(11, arrays)).thin(step=step)
+    windows = Windows.centred(sequences, targets, context=context, keys=("pose2d", "pose3d"))
+    batch = _every(windows)
+    row = 0
+    for number in range(2):
+        arrays = sequences.sequence(number)
+        for frame in np.flatnonzero(arrays["valid"]):
+            first = frame - targets // 2
+            wanted = list(range(first - context[0], first + targets + context[1]))
+            np.testing.assert_array_equal(batch["pose2d"][row], _slow(arrays["pose2d"], wanted, mirrored=False))
+            counted = np.flatnonzero(batch["valid"][row].numpy())
+            assert counted.tolist() == [targets // 2]
+            np.testing.assert_array_equal(batch["pose3d"][row, targets // 2], arrays["pose3d"][frame])
+            row += 1
+    assert row == len(windows) > 3
+    everything = Windows.centred(plain, targets, context=context)
+    assert len(everything) == 11
+
+
 def test_whole_sequences_come_one_by_one() -> None:
     sequences = tiny.store()
     windows = Windows.whole(sequences, context=(2, 1))

@@ -129,3 +129,34 @@ def test_one_sample_cannot_train_batch_norm() -> None:
     with pytest.raises(ConfigError, match=r"Use describe\.batch_size=2\."):
         measure(model, model.signature.example(1), training=True)
     assert not model.training
+
+
+@pytest.mark.parametrize(
+    ("size", "visible", "full"),
+    [("xs", "4.203", "5.85"), ("s", "12.664", "17.75"), ("b", "27.352", "36.24"), ("l", "38.181", "50.62")],
+)
+def test_dbmambapose_counts_are_those_of_its_design(size: str, visible: str, full: str) -> None:
+    found = count_macs(on_meta("dbmambapose", arguments(f"dbmambapose_{size}")))
+    assert found.visible is not None
+    assert f"{found.visible / 1e9:.3f}" == visible
+    # The table of the design adds rounded parts: B is 36.2349 G by the formula, 36.24 there.
+    assert found.total / 1e9 == pytest.approx(float(full), abs=0.0052)
+    assert sum(found.kinds.values()) == found.total
+    assert found.per_frame == found.total / 243
+
+
+@pytest.mark.parametrize(("dim", "depth", "frames"), [(16, 1, 5), (32, 2, 9)])
+def test_posemamba_counts_follow_the_closed_form(dim: int, depth: int, frames: int) -> None:
+    model = on_meta("posemamba", {**arguments("posemamba_s"), "dim": dim, "depth": depth})
+    inner, states, rank, batch = 2 * dim, 16, dim // 16, 3
+    scan = inner * (rank + 2 * states) + rank * inner + inner * (3 * states + 1)
+    outside = 2 * dim + 3 * dim + depth * 2 * (dim * 2 * inner + 4 * dim**2)
+    tokens = batch * frames * 17
+    found = count_macs(model, batch, frames)
+    assert found.visible == tokens * outside
+    assert found.total == tokens * (outside + depth * 2 * (inner * dim + 9 * inner + 4 * scan))
+    assert found.kinds["scan"] == tokens * depth * 8 * inner * (3 * states + 1)
+
+
+def test_a_model_without_scans_hides_nothing() -> None:
+    assert count_macs(on_meta("dstformer", tiny.DSTFORMER)).visible is None

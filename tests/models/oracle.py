@@ -109,3 +109,38 @@ def scatter(module: torch.nn.Module, scale: float = 0.3) -> None:
             if tensor.is_floating_point():
                 noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype) * scale
                 tensor.copy_(noise.abs() + 0.5 if name.endswith("running_var") else tensor + noise)
+
+
+def mamba(x: Tensor, state: State, kind: str, divide: bool) -> Tensor:
+    """One sequence (L, C) through a Mamba block: kind "official", "v1" or "v2"."""
+    inner, gate = linear(x, part(state, "in_proj")).chunk(2, dim=-1)
+
+    def branch(sequence: Tensor, suffix: str, reverse: bool, rates: str) -> Tensor:
+        """One direction; `reverse` turns the sequence round between convolution and scan (v1)."""
+        weights = state[f"conv1d{suffix}.weight"][:, 0]
+        taps = weights.shape[1]
+        padded = torch.cat([sequence.new_zeros(taps - 1, sequence.shape[1]), sequence])
+        rows = [(padded[t : t + taps] * weights.T).sum(0) for t in range(len(sequence))]
+        mixed = torch.stack(rows) + state.get(f"conv1d{suffix}.bias", torch.zeros(()).to(x))
+        mixed = mixed * torch.sigmoid(mixed)
+        a = -state[rates].exp()
+        memory = a.shape[1]
+        projected = linear(mixed, part(state, f"x_proj{suffix}"))
+        rank = projected.shape[1] - 2 * memory
+        steps = linear(projected[:, :rank], part(state, f"dt_proj{suffix}")).exp().log1p()
+        hidden, rows = torch.zeros_like(a), [torch.zeros(())] * len(sequence)
+        for t in reversed(range(len(sequence))) if reverse else range(len(sequence)):
+            b, c = projected[t, rank : rank + memory], projected[t, rank + memory :]
+            hidden = (steps[t][:, None] * a).exp() * hidden + (steps[t] * mixed[t])[:, None] * b
+            rows[t] = (hidden * c).sum(1) + state[f"D{suffix}"] * mixed[t]
+        return torch.stack(rows)
+
+    total = branch(inner, "", False, "A_log")
+    if kind == "v1":
+        total = total + branch(inner, "", True, "A_b_log")
+    if kind == "v2":
+        total = total + branch(inner.flip(0), "_b", False, "A_b_log").flip(0)
+    if divide and kind != "official":
+        total = total / 2
+    out = linear(total * gate * torch.sigmoid(gate), part(state, "out_proj"))
+    return out * state.get("gamma", torch.ones(()).to(x))

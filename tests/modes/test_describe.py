@@ -91,3 +91,16 @@ def test_another_length_is_counted(tmp_path: Path) -> None:
     assert short["describe/parameters"] == whole["describe/parameters"]
     assert short["describe/macs"] < whole["describe/macs"] / 9
     assert short["_meta"]["frames"] == 9
+
+
+def test_mamba_models_show_both_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["model=dbmambapose_xs", "model.depth=1", "model.num_frames=3"]
+    found = described(tmp_path, *sizes, "describe.runs=1")
+    out = capsys.readouterr().out
+    tokens, dim, inner = 3 * 17, 64, 128
+    visible = tokens * (3 * dim + 2 * (dim * 2 * inner + 6 * dim**2) + dim * 512 + 512 * 3)
+    hidden = tokens * 2 * (inner * dim + 2 * inner * (4 + (4 + 8) + 4 + 13))
+    assert found["describe/visible_macs"] == visible
+    assert found["describe/macs"] == visible + hidden
+    assert f"visible multiply-accumulates: {visible:,}" in out.splitlines()
+    assert "visible to profilers" in out and "scans; not norms" in out

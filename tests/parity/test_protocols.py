@@ -136,7 +136,7 @@ def check_canned(
         expected = arrays[f"{stem}_denorm_first3"]
         shown = slice(0, len(expected))
         # the published program leaves blocked clips in pixels
-        blocked = protocol._left_out[batch["index"][shown]]
+        blocked = protocol._frames.left_out[batch["index"][shown]]
         scaled = dict(batch, factor=batch["factor"].clone())
         scaled["factor"][shown][blocked] = 1
         found = protocol.millimetres(pred, scaled)[shown]

@@ -12,7 +12,8 @@ from torch import Tensor
 from kinema.data.sequences import Sequences
 from kinema.data.windows import Windows
 from kinema.errors import ConfigError
-from kinema.protocols.motionbert import BLOCKED, MotionBERTProtocol
+from kinema.protocols.image_space import BLOCKED
+from kinema.protocols.motionbert import MotionBERTProtocol
 from tests.protocols.stores import JOINTS, SKELETON, batches, picks, procrustes, store
 
 KEYS = ("pose2d", "pose3d", "pose3d_eval", "factor", "size")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kinema.data.sequences import Sequences
 from kinema.data.windows import Windows
 from kinema.errors import ConfigError
+from kinema.protocols import videopose3d
 from kinema.protocols.report import Report
 from kinema.protocols.videopose3d import VideoPose3DProtocol
 from tests.protocols.stores import SKELETON, batches, distance, noisy, picks, procrustes, store
@@ -89,6 +90,55 @@ def test_batching_and_order_do_not_change_the_numbers() -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-12), name
+
+
+@pytest.mark.parametrize("block", [1, 7, 12])
+def test_blocks_do_not_change_the_numbers(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = Windows.whole(store([5, 2, 9, 1, 6, 7]))
+    expected = evaluated(windows, by_subject=True)  # fits one block
+    passes = []
+    measure = videopose3d.frame_measures
+
+    def counted(prediction: torch.Tensor, *others: object) -> tuple[torch.Tensor, torch.Tensor]:
+        passes.append(len(prediction))
+        return measure(prediction, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(videopose3d, "BLOCK", block)
+    monkeypatch.setattr(videopose3d, "frame_measures", counted)
+    found = evaluated(windows, by_subject=True)
+    assert len(passes) > 1 and sum(passes) == 30
+    assert found.scalars == pytest.approx(expected.scalars, rel=1e-12)
+    for name, rows in expected.tables.items():
+        for ours, row in zip(found.tables[name], rows, strict=True):
+            assert ours.keys() == row.keys()
+            for column, value in row.items():
+                assert ours[column] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-12)), column
+    for name in ("mpjpe", "p_mpjpe", "mpjve", "acceleration"):
+        np.testing.assert_allclose(found.arrays[name], expected.arrays[name], rtol=1e-12)
+
+
+def test_a_block_that_waits_is_part_of_what_is_saved_and_gone_after_a_reset() -> None:
+    windows = Windows.whole(store([5, 4]))
+    protocol = VideoPose3DProtocol(windows)
+    protocol.persistent(True)
+    first, second = batches(windows)
+    protocol.update(noisy(first), first)
+    assert protocol.state_dict()["frames"].sum() == 5
+    protocol.update(noisy(second), second)
+    protocol.reset()
+    for batch in (first, second):
+        protocol.update(noisy(batch), batch)
+    assert protocol.compute().scalars == pytest.approx(evaluated(windows).scalars, rel=1e-12)
+
+
+def test_the_prediction_may_be_written_over_while_its_block_waits() -> None:
+    windows = Windows.whole(store([5, 4]))
+    protocol = VideoPose3DProtocol(windows)
+    for batch in batches(windows):
+        prediction = noisy(batch)
+        protocol.update(prediction, batch)
+        prediction.fill_(torch.nan)
+    assert protocol.compute().scalars == pytest.approx(evaluated(windows).scalars, rel=1e-12)
 
 
 def test_fillers_do_not_count() -> None:

@@ -96,5 +96,7 @@ class RunReport(pl.Callback):
     def _write(self, stem: str, report: Any) -> None:
         write_atomic(self.folder / f"{stem}.md", report.to_markdown())
         write_atomic(self.folder / f"{stem}.csv", report.to_csv())
+        for ending, text in report.files.items():
+            write_atomic(self.folder / f"{stem}_{ending}", text)
         if report.arrays:
             report.save_arrays(self.folder / "predictions" / f"{stem}.npz")

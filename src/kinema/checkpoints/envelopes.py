@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ class Envelope:
         preprocess: the way from raw to network units (core/preprocess.py) that goes with this layout.
         families: registered models whose authors publish in this layout; export writes them so.
         written_prefix: what export puts before every name.
-        extras: further keys that export writes, with their values.
+        extras: further keys that export writes; a value that the source file has under this key comes first.
     """
 
     name: str
@@ -42,8 +43,17 @@ class Envelope:
     written_prefix: str = ""
     extras: Mapping[str, Any] = field(default_factory=dict)
 
-    def write(self, state: Mapping[str, Tensor], epoch: int, lr: float) -> dict[str, Any]:
-        """Put weights back into this layout; `epoch` and `lr` are what the official scripts print and resume from."""
+    def write(
+        self, state: Mapping[str, Tensor], epoch: int, lr: float, facts: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Put weights back into this layout; `epoch` and `lr` are what the official scripts print and resume from.
+
+        Args:
+            state: tensors by the names of the model.
+            epoch: number of the epoch.
+            lr: learning rate.
+            facts: plain values of the file that the weights came from.
+        """
         content: dict[str, Any] = {"epoch": epoch, "lr": lr, "optimizer": None}
         named = {prefix: key for key, prefix in self.parts.items() if prefix}
         for name, tensor in state.items():
@@ -52,7 +62,8 @@ class Envelope:
             content.setdefault(key, {})[self.written_prefix + name[len(prefix) :]] = tensor
         # published behaviour: the official VideoPose3D script crashes on `model_traj: None`, so a file without
         # a trajectory network has no such key, and then nothing of the trajectory either.
-        return content | (dict(self.extras) if all(key in content for key in self.parts) else {})
+        extras = {key: (facts or {}).get(key, value) for key, value in self.extras.items()}
+        return content | (extras if all(key in content for key in self.parts) else {})
 
 
 def _is_weights(value: Any) -> bool:
@@ -92,19 +103,29 @@ ENVELOPES: tuple[Envelope, ...] = (
         families=("poseformer",),
         written_prefix="module.",
     ),
-    # MotionBERT and its descendants, train.py.
+    # MotionBERT and its descendants (PoseMamba), train.py.
     Envelope(
         "motionbert",
         _holds("model_pos", "min_loss", without=("model_traj", "random_state")),
         {"model_pos": ""},
         preprocess="motionbert",
-        families=("dstformer",),
+        families=("dstformer", "posemamba"),
         written_prefix="module.",
     ),
     # The same with everything else stripped, as released.
     Envelope("model_pos", _holds("model_pos", without=_LIFTING), {"model_pos": ""}),
+    # MotionAGFormer and DBMambaPose, train.py and train_3dhp.py. Best error so far: their resume compares with it.
+    Envelope(
+        "motionagformer",
+        _holds("model", "min_mpjpe"),
+        {"model": ""},
+        preprocess="motionbert",
+        families=("motionagformer", "dbmambapose"),
+        written_prefix="module.",
+        extras={"min_mpjpe": math.inf},
+    ),
     # MotionBERT, train_action.py and train_mesh.py: backbone.* and head.*.
-    Envelope("model", _holds("model"), {"model": ""}),
+    Envelope("model", _holds("model", without=("min_mpjpe",)), {"model": ""}),
     Envelope("state_dict", _holds("state_dict", without=("kinema",)), {"state_dict": ""}),
     Envelope("bare", _is_weights, {"": ""}),
 )

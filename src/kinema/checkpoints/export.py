@@ -120,7 +120,8 @@ def _write_official(model: nn.Module, path: Path, example: tuple[Tensor, ...]) -
     provenance = getattr(model, "provenance", None)
     facts: dict[str, Any] = provenance.facts if provenance is not None else {}
     lr = facts.get("lr")
-    content = envelope.write(_state_of(model), int(facts.get("epoch", 0)), lr if isinstance(lr, float) else 0.0)
+    rate = lr if isinstance(lr, float) else 0.0
+    content = envelope.write(_state_of(model), int(facts.get("epoch", 0)), rate, facts)
     torch.save(content, path)
     return load(path, **arguments)
 

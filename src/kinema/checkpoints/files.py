@@ -18,7 +18,7 @@ import torch
 
 from kinema.errors import CheckpointError
 
-SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors")
+SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors", ".tr")
 
 
 def _alias(function: Callable[..., Any], path: str) -> Callable[..., Any]:
@@ -38,7 +38,8 @@ def _constructor(value: Any) -> Callable[..., Any]:
 
 
 # Plain `weights_only=True` knows tensors and builtin containers. The official training scripts also store a numpy
-# RandomState (PoseFormer, VideoPose3D) and numpy scalars (MotionBERT's min_loss): these globals, and nothing wider.
+# RandomState (PoseFormer, VideoPose3D) and numpy scalars (min_loss of MotionBERT, min_mpjpe of MotionAGFormer): these
+# globals, and nothing wider.
 SAFE_GLOBALS: tuple[Any, ...] = (
     np.ndarray,
     np.dtype,

@@ -18,8 +18,9 @@ from kinema.core.spec import DataSpec
 from kinema.errors import CheckpointError, KinemaError
 from kinema.models.registry import Shapes, model_class, models
 
-# Constructor values that shape no evaluation: an override may differ from what the file was trained with.
-TRAINING_ONLY = frozenset({"dropout", "attn_dropout", "drop_path"})
+# Constructor values that shape no evaluation (rates of training, the backend of a scan): an override may differ from
+# what the file was trained with.
+TRAINING_ONLY = frozenset({"dropout", "attn_dropout", "drop_path", "scan_backend"})
 
 # Official constructor names -> ours, for people who type what they know.
 OFFICIAL_NAMES = {
@@ -27,7 +28,9 @@ OFFICIAL_NAMES = {
     "in_chans": "in_channels", "dim_in": "in_channels", "in_features": "in_channels",
     "num_joints_in": "num_joints", "dim_feat": "dim", "embed_dim_ratio": "dim", "latent_dim": "dim",
     "n_layers": "depth", "num_layers": "depth", "drop_path_rate": "drop_path", "drop_rate": "dropout",
-    "attn_drop_rate": "attn_dropout",
+    "attn_drop_rate": "attn_dropout", "attn_drop": "attn_dropout", "drop": "dropout",
+    "use_adaptive_fusion": "adaptive_fusion", "layer_scale_init_value": "layer_scale",
+    "neighbour_num": "neighbours", "temporal_connection_len": "connection_len",
     "number_of_kept_frames": "kept_frames", "number_of_kept_coeffs": "kept_coeffs",
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from kinema.core import pose_errors
 from kinema.core.skeleton import Skeleton
+from kinema.errors import ConfigError
 
 PoseLoss = Callable[[Tensor, Tensor, Skeleton], Tensor]
 
@@ -63,7 +64,33 @@ def angle_velocity(pred: Tensor, target: Tensor, skeleton: Skeleton) -> Tensor:
     return _mean_over_time(difference.abs())
 
 
-# MotionBERT, lib/model/loss.py; the names of the yaml `losses` node.
+def published_weighted_mpjpe(pred: Tensor, target: Tensor, skeleton: Skeleton) -> Tensor:
+    """`weighted_mpjpe` with the joint weights that were published for this skeleton."""
+    return weighted_mpjpe(pred, target, joint_weights(skeleton, pred))
+
+
+def tcl(pred: Tensor, target: Tensor, skeleton: Skeleton) -> Tensor:
+    """`temporal_consistency` with the published joint weights; the target is not used."""
+    return temporal_consistency(pred, joint_weights(skeleton, pred))
+
+
+def limb_length_squared(pred: Tensor, target: Tensor, skeleton: Skeleton) -> Tensor:
+    """Mean squared difference of limb lengths; 0.001 times this is the published weighted_bonelen_loss."""
+    return (limb_lengths(pred, skeleton) - limb_lengths(target, skeleton)).square().mean()
+
+
+def limb_ratio(pred: Tensor, target: Tensor, skeleton: Skeleton) -> Tensor:
+    """Mean squared relative difference of limb lengths; 0.1 times this is the published weighted_boneratio_loss.
+
+    Limbs without length in the target count as met.
+    """
+    wanted = limb_lengths(target, skeleton)
+    known = wanted > 0
+    difference = limb_lengths(pred, skeleton) - wanted
+    return torch.where(known, difference / torch.where(known, wanted, 1), 0).square().mean()
+
+
+# MotionBERT, lib/model/loss.py, and its descendants (MotionAGFormer, PoseMamba); the names of the yaml `losses` node.
 LOSSES: dict[str, PoseLoss] = {
     "mpjpe": mpjpe,
     "n_mpjpe": n_mpjpe,
@@ -73,7 +100,37 @@ LOSSES: dict[str, PoseLoss] = {
     "limb_length": limb_length,
     "angle": angle,
     "angle_velocity": angle_velocity,
+    "weighted_mpjpe": published_weighted_mpjpe,
+    "tcl": tcl,
+    "limb_length_squared": limb_length_squared,
+    "limb_ratio": limb_ratio,
 }
+
+
+def temporal_consistency(pred: Tensor, weight: Tensor) -> Tensor:
+    """Mean of weighted squared first differences in time of the prediction itself, which pulls towards stillness.
+
+    Args:
+        pred: (..., T, J, D).
+        weight: (J,).
+
+    Source: PoseMamba, loss/pose3d.py (loss_TCL).
+    """
+    return _mean_over_time(weight[:, None] * pred.diff(dim=-3).square())
+
+
+def joint_weights(skeleton: Skeleton, like: Tensor) -> Tensor:
+    """Published weights of the joints, (J,) in the type and on the device of `like`.
+
+    Raises:
+        ConfigError: for a skeleton without published weights.
+    """
+    if "joint_weights" not in skeleton.tables:
+        raise ConfigError(
+            f"No joint weights were published for {skeleton.name}, only for h36m17. "
+            "Use task.losses.weighted_mpjpe=0 and task.losses.tcl=0."
+        )
+    return _weights(tuple(skeleton.tables["joint_weights"]), like.device, like.dtype)
 
 
 def weighted_mpjpe(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -183,6 +240,12 @@ def _index(pairs: tuple[tuple[int, int], ...], device: torch.device) -> tuple[Te
     with torch.inference_mode(False):
         table = torch.tensor(pairs, device=device)
         return table[:, 0], table[:, 1]
+
+
+@lru_cache
+def _weights(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device, dtype=dtype)
 
 
 def _mean_over_time(values: Tensor) -> Tensor:

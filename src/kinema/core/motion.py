@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kinema.errors import DataError
+
 
 def resample_indices(frames: int | np.ndarray, count: int) -> np.ndarray:
     """Frame numbers that spread `count` frames evenly over a video: floor(i * frames / count).
@@ -92,6 +94,29 @@ def split_clips(ids: np.ndarray, count: int, stride: int, random: np.random.Rand
         elif name not in served and end < len(ids):
             clips.append(start + resample_legacy(end - start, count, random)[None])
     return np.concatenate(clips)
+
+
+def stretched_clips(frames: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a video into clips of exactly `count` frames, for networks that take no other length.
+
+    Clips stand side by side; the last one, or the only one of a short video, is stretched to `count` frames by
+    repetition. Taking the second answer out of the last clip gives back every frame once.
+
+    Args:
+        frames: length of the video, at least 1.
+        count: frames of a clip.
+
+    Returns:
+        (clips, count) int64 frame numbers, and (rest,) int64 positions in the last clip, the first of each frame.
+
+    Source: MotionAGFormer, demo/vis.py (turn_into_clips), which crashes where `frames` is 2, 3, ... times `count`.
+    """
+    if frames < 1:
+        raise DataError(f"A video of {frames} frames gives no clip. Pass one with frames.")
+    start = (frames - 1) // count * count
+    last = start + resample_indices(frames - start, count)
+    whole = np.arange(start, dtype=np.int64).reshape(-1, count)
+    return np.concatenate([whole, last[None]]), np.unique(last, return_index=True)[1]
 
 
 def repair_identities(tracks: np.ndarray) -> np.ndarray:

@@ -164,6 +164,8 @@ _H36M17_TABLES: dict[str, Any] = {
         "left_arm": (11, 12, 13),
         "right_arm": (14, 15, 16),
     },
+    # Weights of joints in losses (MotionAGFormer and PoseMamba, loss/pose3d.py): outer joints count more.
+    "joint_weights": (1, 1, 2.5, 2.5, 1, 2.5, 2.5, 1, 1, 1, 1.5, 1.5, 4, 4, 1.5, 4, 4),
 }  # fmt: skip
 
 _SKELETONS = (
@@ -215,6 +217,34 @@ _SKELETONS = (
                 "left_leg": (8, 9, 10),
                 "right_leg": (11, 12, 13),
             }
+        },
+    ),
+    # MPI-INF-3DHP, the 17 joints of its test set in the order of the lifting files (P-STMO, MotionAGFormer).
+    Skeleton(
+        name="mpi_inf_3dhp17",
+        joints=(
+            "head_top", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+            "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "pelvis", "spine", "head",
+        ),
+        parents=(16, 15, 1, 2, 3, 1, 5, 6, 14, 8, 9, 14, 11, 12, -1, 14, 1),
+        left=(5, 6, 7, 11, 12, 13),
+        right=(2, 3, 4, 8, 9, 10),
+        root=14,
+        tables={
+            # For each Human3.6M joint (h36m17) the one here that stands for it: nose and head are head and head_top.
+            "h36m17": (14, 8, 9, 10, 11, 12, 13, 15, 1, 16, 0, 5, 6, 7, 2, 3, 4),
+            # Columns of the official PCK report (mpii_get_pck_auc.m); pelvis, spine and head are in none of them.
+            "pck_groups": {
+                "Head": (0,), "Neck": (1,), "Shou": (2, 5), "Elbow": (3, 6),
+                "Wrist": (4, 7), "Hip": (8, 11), "Knee": (9, 12), "Ankle": (10, 13),
+            },
+            "parts": {
+                "torso": (0, 1, 14, 15, 16),
+                "right_arm": (2, 3, 4),
+                "left_arm": (5, 6, 7),
+                "right_leg": (8, 9, 10),
+                "left_leg": (11, 12, 13),
+            },
         },
     ),
     # COCO keypoints; the tree is ours (COCO itself defines none), rooted at the nose.

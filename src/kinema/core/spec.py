@@ -20,7 +20,7 @@ class Signature:
 
     Attributes:
         output: kind of the tensor that `forward` returns.
-        in_channels: channels of `pose` (2: x, y; 3: x, y, confidence).
+        in_channels: channels of `pose` (2: x, y; 3: x, y, confidence; 5: and the way of x, y to the next frame).
         joints: joints of the input.
         joints_out: joints of the output.
         frames: length T of the input the model is built for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,10 @@ from kinema.data.sequences import Sequences
 from kinema.data.windows import Windows
 from kinema.errors import ConfigError
 
-_TRAINING = ("chunked", "tiled", "strided")
-_EVALUATION = ("whole", "tiled", "strided")
+log = logging.getLogger(__name__)
+
+_TRAINING = ("chunked", "tiled", "strided", "stretched")
+_EVALUATION = ("whole", "centred", "tiled", "strided", "stretched")
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Cuts:
         kind = self.evaluation["kind"]
         if kind == "whole" or stage == "predict":
             return Windows.whole(sequences, context=self.context)
+        if kind == "centred":
+            return Windows.centred(sequences, self._frames() - sum(self.context), context=self.context)
         self._refuse_context("eval_windows", kind, "whole")
         return self._clips(sequences, kind, self.evaluation["stride"] or self._frames(), both_views=False)
 
@@ -72,10 +77,15 @@ class Cuts:
     def _clips(self, sequences: Sequences, kind: str, stride: int, *, both_views: bool) -> Windows:
         if kind == "tiled":
             return Windows.tiled(sequences, self._frames(), stride, both_views=both_views)
+        if kind == "stretched":
+            return Windows.stretched(sequences, self._frames(), stride, both_views=both_views)
         if both_views:
             raise ConfigError(
                 "Strided clips come in one view. Use dataset.windows.both_views=false with augment: flip."
             )
+        lost = lost_video(sequences, self._frames())
+        if lost is not None:
+            log.warning("%s (published behaviour).", lost)
         return Windows.strided(sequences, self._frames(), stride, random=np.random.RandomState(self.seed))
 
     def _refuse_context(self, option: str, kind: str, remedy: str) -> None:
@@ -94,6 +104,15 @@ class Cuts:
                 f"{self.context[1]} frames after it. Use dataset.frames={sum(self.context) + 1}."
             )
         return self.frames
+
+
+def lost_video(sequences: Sequences, frames: int) -> str | None:
+    """What strided clips lose: the last video, if it is shorter than a clip; None where nothing is lost."""
+    length = sequences.table["length"]
+    if not len(length) or length[-1] >= frames:
+        return None
+    label = sequences.label(len(length) - 1)
+    return f"{label} is left out: as the last video, with {length[-1]} of {frames} frames, it gives no clip"
 
 
 def _check(option: str, values: Mapping[str, Any], keys: tuple[str, ...]) -> None:

@@ -57,11 +57,12 @@ class MotionDataModule(pl.LightningDataModule):
         frames: input frames of a training window; null follows the model.
         context: input frames before and after the targets; null follows the model.
         windows: how training windows are cut: `kind` ("chunked": VideoPose3D's generator; "tiled": clips that cover
-            every frame; "strided": MotionBERT's clips; null: chunked for models with context, else tiled), `stride`
-            (frames between clips; null: a third of a clip, while chunks do not overlap), `both_views` (every window
-            also mirrored).
-        eval_windows: how evaluation windows are cut: `kind` ("whole" sequences, "strided" or "tiled" clips), `stride`
-            (null: a clip, so that nothing overlaps but what "tiled" shifts back).
+            every frame; "strided": MotionBERT's clips; "stretched": clips whose last ones repeat frames; null: chunked
+            for models with context, else tiled), `stride` (frames between clips; null: a third of a clip, while chunks
+            do not overlap), `both_views` (every window also mirrored).
+        eval_windows: how evaluation windows are cut: `kind` ("whole" sequences; "centred": a window around every valid
+            frame, judged in its middle; "strided", "tiled" or "stretched" clips), `stride` (null: a clip, so that
+            nothing overlaps but what "tiled" shifts back).
         limit_windows: at most so many training windows, evenly spaced; null = all.
         batch_size: training windows of the global batch, over all devices.
         eval_batch_size: evaluation clips of the global batch; whole sequences come one per device.
@@ -132,7 +133,9 @@ class MotionDataModule(pl.LightningDataModule):
             actions=None if actions is None else tuple(actions),
         )
         self.subset, self.downsample = subset, downsample
-        self.frames = frames if frames is not None or signature is None else signature.frames
+        # Of five channels two lead to the next frame, and the last frame of a clip is dropped.
+        followed = None if signature is None else signature.frames + (signature.in_channels == 5)
+        self.frames = followed if frames is None else frames
         before, after = (signature.context if signature is not None else (0, 0)) if context is None else context
         self.context = (int(before), int(after))
         self.cuts = Cuts(self.frames, self.context, windows, eval_windows, limit_windows, seed)

@@ -15,6 +15,7 @@ import numpy as np
 
 from kinema.data import anatomy, checks
 from kinema.data.anatomy import Sample
+from kinema.data.cuts import lost_video
 from kinema.data.findings import Finding, first, from_error, where
 from kinema.data.sequences import Sequences
 from kinema.errors import ConfigError, DataError, KinemaError
@@ -46,6 +47,7 @@ def examine(data: MotionDataModule) -> list[Finding]:
     findings += _numbers(sequences, data)
     findings += _splits(sequences, data)
     findings += _rates(sequences, data)
+    findings += _clips(sequences, data)
     sample = Sample.of(sequences)
     findings += anatomy.check_image(sample)
     if "pose3d" in sequences.arrays and len(sample.frame):
@@ -69,7 +71,8 @@ def _size(files: Iterable[Path]) -> str:
 def _files(data: MotionDataModule) -> Iterator[Finding]:
     found = data.source.files()
     if found:
-        yield Finding("ok", "files", f"{', '.join(file.name for file in found)} in {found[0].parent}, {_size(found)}")
+        names = first([file.name for file in found], 6)
+        yield Finding("ok", "files", f"{names} in {found[0].parent}, {_size(found)}")
 
 
 def _read(data: MotionDataModule, findings: list[Finding]) -> Sequences:
@@ -211,6 +214,34 @@ def _rates(sequences: Sequences, data: MotionDataModule) -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", "frame rate", f"{shown} per second")
+
+
+def _clips(sequences: Sequences, data: MotionDataModule) -> Iterator[Finding]:
+    """What strided clips do to videos shorter than a clip: the last of a split is lost, others are resampled."""
+    for stage, windows in (("train", data.cuts.training), ("test", data.cuts.evaluation)):
+        try:
+            part = sequences.select(data.splits.rows(sequences, stage))
+        except ConfigError:  # told by the examination of the splits
+            continue
+        if windows["kind"] != "strided" or not len(part):
+            continue
+        length, frames = part.table["length"], data.frames
+        if frames is None:
+            shown = f"{stage}: the shortest video has {length.min()} frames, the last one {length[-1]}"
+            yield Finding("ok", "clips", f"{shown}; a shorter one than a clip is resampled, or lost if it is the last")
+            continue
+        short = np.flatnonzero(length[:-1] < frames)
+        if len(short):
+            yield Finding(
+                "warning", "clips", f"{stage}: {len(short)} videos are shorter than a clip of {frames} frames and are "
+                f"resampled at random (dataset.seed={data.seed}): {where(part, short)}",
+                "Published behaviour; repeated frames count once.",
+            )  # fmt: skip
+        lost = lost_video(part, frames)
+        if lost is not None:
+            yield Finding("warning", "clips", f"{stage}: {lost}", "Published behaviour; use shorter clips to keep it.")
+        elif not len(short):
+            yield Finding("ok", "clips", f"{stage}: every video has a clip of {frames} frames")
 
 
 def _cache(data: MotionDataModule) -> Iterator[Finding]:

@@ -32,4 +32,12 @@ def given(
     return positions, np.ones(positions.shape, dtype=bool)
 
 
-RULES: dict[str, Rule] = {"clamp": clamp, "given": given}
+def centre(
+    start: np.ndarray, length: np.ndarray, offsets: np.ndarray, given: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `clamp`, for the sake of the middle frame: no other counts."""
+    positions, inside = clamp(start, length, offsets, given)
+    return positions, inside & (np.arange(len(offsets)) == len(offsets) // 2)
+
+
+RULES: dict[str, Rule] = {"clamp": clamp, "given": given, "centre": centre}

@@ -24,6 +24,9 @@ from kinema.data.draws import Batch, Draws, joint_order
 from kinema.data.mirror import INTRINSICS_NEGATED, mirrored
 from kinema.errors import ConfigError
 
+# What a batch holds per frame, beside `pose`.
+_IN_TIME = ("pose2d", "pose3d", "pose3d_eval", "factor", "size", "action", "valid", "frames")
+
 
 def flip(
     batch: Batch, draws: Draws, *, probability: float, skeleton: Skeleton | None, skeleton2d: Skeleton | None
@@ -123,17 +126,22 @@ def relative_input(batch: Batch, draws: Draws, *, scale: float, skeleton2d: Skel
     return {**batch, "pose": torch.cat([places, seen[..., 2:]], dim=-1)}
 
 
-def pose(batch: Batch, draws: Draws, *, channels: int, confidence: bool) -> Batch:
+def pose(batch: Batch, draws: Draws, *, channels: int, confidence: bool, context: tuple[int, int] = (0, 0)) -> Batch:
     """Make `pose` of what stands there so far, with as many channels as the network takes: the last transform.
 
     Args:
         batch: any.
         draws: unused.
-        channels: 2 (x, y) or 3 (x, y, score).
+        channels: 2 (x, y), 3 (x, y, score) or 5 (x, y, score, and the way of x and y to the next frame). With 5 the
+            last frame of a clip, which has no next one, is dropped with its targets; without targets it stays, and
+            moves on as the frame before it did.
         confidence: whether a third channel holds the detector's scores, where there are any, or always 1.
+        context: input frames before and after the targets.
 
     Raises:
-        ConfigError: where a motion was edited and not reprojected.
+        ConfigError: where a motion was edited and not reprojected, and for ways in windows with context.
+
+    Source of the five channels: MotionAGFormer, data/reader/motion_dataset.py (add_velocity).
     """
     if reprojection.MOTION in batch:
         raise ConfigError(
@@ -144,7 +152,15 @@ def pose(batch: Batch, draws: Draws, *, channels: int, confidence: bool) -> Batc
         return {**batch, "pose": seen[..., :2]}
     if seen.shape[-1] == 2 or not confidence:
         seen = torch.cat([seen[..., :2], torch.ones_like(seen[..., :1])], dim=-1)
-    return {**batch, "pose": seen}
+    if channels == 3:
+        return {**batch, "pose": seen}
+    if tuple(context) != (0, 0) or seen.shape[1] < 2:
+        raise ConfigError("Five input channels hold velocities, which need clips. Use model.in_channels=3.")
+    way = seen[..., :2].diff(dim=1)
+    if "pose3d" not in batch:
+        return {**batch, "pose": torch.cat([seen, torch.cat([way, way[:, -1:]], dim=1)], dim=-1)}
+    cut = {key: batch[key][:, :-1] for key in _IN_TIME if key in batch}
+    return {**batch, **cut, "pose": torch.cat([seen[:, :-1], way], dim=-1)}
 
 
 TRANSFORMS: dict[str, Callable[..., Batch]] = {

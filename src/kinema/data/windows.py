@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kinema.core.motion import split_clips
+from kinema.core.motion import resample_indices, split_clips
 from kinema.data import mirror
 from kinema.data.rules import RULES
 from kinema.data.sequences import Sequences
@@ -151,6 +151,43 @@ class Windows(Dataset[dict[str, Tensor]]):
         table = _table(sequence, np.minimum(clip * stride, last[sequence]), frames, view)
         table[:, SPAN] = np.minimum(frames, length[sequence])
         return cls(sequences, table, frames, **options)
+
+    @classmethod
+    def stretched(
+        cls, sequences: Sequences, frames: int, stride: int, *, both_views: bool = False, **options: Any
+    ) -> Windows:
+        """Clips of `frames` frames that begin every `stride` frames, to the last; short ones repeat frames.
+
+        What is left of a sequence for its last clips is spread evenly over them (`core.motion.resample_indices`).
+
+        Source: MotionAGFormer, data/reader/motion_dataset.py (MPI3DHP).
+        """
+        length = sequences.table["length"]
+        sequence, clip, view = _spread(-(-length // stride), 2 if both_views else 1)
+        start = clip * stride
+        span = np.minimum(length[sequence] - start, frames)
+        table = _table(sequence, start, span, view)
+        spread = resample_indices(np.arange(frames + 1), frames).astype(np.int32)  # by the frames there are
+        positions = spread[span] + start[:, None].astype(np.int32)
+        return cls(sequences, table, frames, rule="given", given=positions, **options)
+
+    @classmethod
+    def centred(
+        cls, sequences: Sequences, targets: int, *, context: tuple[int, int] = (0, 0), **options: Any
+    ) -> Windows:
+        """One window around every frame that is `valid` (all joints of it); only the middle target counts.
+
+        Beyond the ends of a sequence its first or last frame stands again.
+        """
+        length = sequences.table["length"]
+        sequence, frame, _ = _spread(length, 1)
+        if "valid" in sequences.arrays:
+            rows = sequences.table["start"][sequence] + frame * sequences.step
+            valid = np.asarray(sequences.arrays["valid"][rows])
+            kept = valid if valid.ndim == 1 else valid.all(-1)
+            sequence, frame = sequence[kept], frame[kept]
+        table = _table(sequence, frame - targets // 2, targets, 0)
+        return cls(sequences, table, targets, context=context, rule="centre", **options)
 
     @classmethod
     def whole(

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from kinema.errors import ConfigError
 
 # The counting rule, printed beside every count.
 RULE = "linear layers, convolutions and attention products; not norms, softmax, activations, sums"
+SCAN_RULE = "linear layers, convolutions, attention products and scans; not norms, exponentials, activations, sums"
 
 _KINDS = {"mm": "linear", "addmm": "linear", "convolution": "convolution", "bmm": "attention", "baddbmm": "attention"}
 
@@ -36,6 +38,8 @@ class Macs:
         frames_out: output frames of one sample.
         per_frame: of one output frame of one sample.
         streaming: of one further frame of a long video, where windows share work; None where they do not.
+        visible: of `total`, what profilers count that do not look inside a fused scan (the numbers of the papers);
+            None for a model without one.
     """
 
     total: int
@@ -43,6 +47,7 @@ class Macs:
     frames_out: int
     per_frame: float
     streaming: int | None
+    visible: int | None = None
 
 
 def count_parameters(model: nn.Module, trainable: bool = False) -> int:
@@ -55,6 +60,8 @@ def count_macs(model: nn.Module, batch: int = 1, frames: int | None = None) -> M
 
     One multiply-accumulate is half of what torch's FLOP counter counts. Attention goes through the path of plain
     matrix products, because the fused kernels are not counted on every device; a mask would not change the count.
+    A layer whose work that counter cannot see (a scan) states it: `stated_macs(tokens)` by kind, and by
+    `visible_macs(tokens)` what other profilers see of it. It is not run, so it must map (..., C) to the same shape.
 
     Args:
         model: a model with a `signature`; it is not changed.
@@ -63,9 +70,32 @@ def count_macs(model: nn.Module, batch: int = 1, frames: int | None = None) -> M
     """
     ghost = copy.deepcopy(model).to("meta").eval()
     example = ghost.signature.example(batch, frames)  # type: ignore[operator, union-attr]
+    statements = _let_layers_state(ghost)
     total, kinds, out = _counted(ghost, example)
     frames_out = out.shape[1] if ghost.signature.output == "pose3d" else 1  # type: ignore[union-attr]
-    return Macs(total, kinds, frames_out, total / (batch * frames_out), _streaming(ghost))
+    visible = None
+    if statements:
+        visible = total + sum(seen for _, seen in statements)
+        for stated, _ in statements:
+            for kind, count in stated.items():
+                kinds[kind] = kinds.get(kind, 0) + count
+        total = sum(kinds.values())
+    return Macs(total, kinds, frames_out, total / (batch * frames_out), _streaming(ghost), visible)
+
+
+def _let_layers_state(ghost: nn.Module) -> list[tuple[dict[str, int], int]]:
+    """Make layers with `stated_macs` write down their counts, all and visible, instead of running."""
+    statements: list[tuple[dict[str, int], int]] = []
+    for layer in ghost.modules():
+        if hasattr(layer, "stated_macs"):
+            layer.forward = partial(_state, layer, statements)
+    return statements
+
+
+def _state(layer: Any, statements: list[tuple[dict[str, int], int]], x: Tensor) -> Tensor:
+    tokens = x.numel() // x.shape[-1]
+    statements.append((layer.stated_macs(tokens), layer.visible_macs(tokens)))
+    return torch.empty_like(x)
 
 
 def _streaming(ghost: nn.Module) -> int | None:

@@ -16,7 +16,8 @@ def mirror_pose(pose: Tensor, skeleton: Skeleton) -> Tensor:
     """Mirror a body: x negated, left and right joints exchanged; confidences move with their joints.
 
     Args:
-        pose: (..., J, C), x first; 2D with the origin in the middle of the image, or 3D.
+        pose: (..., J, C), x first; 2D with the origin in the middle of the image, or 3D. A pose of five channels ends
+            with the velocities of x and y, of which the former is negated too.
         skeleton: of this pose; 2D and 3D may have different ones.
 
     Returns:
@@ -24,6 +25,8 @@ def mirror_pose(pose: Tensor, skeleton: Skeleton) -> Tensor:
     """
     expect(pose, "... J C", "pose", J=len(skeleton))
     mirrored = pose.index_select(-2, _flip_index(skeleton.flip_index, pose.device))
+    if mirrored.shape[-1] == 5:
+        return torch.cat([-mirrored[..., :1], mirrored[..., 1:3], -mirrored[..., 3:4], mirrored[..., 4:]], dim=-1)
     return torch.cat([-mirrored[..., :1], mirrored[..., 1:]], dim=-1)
 
 

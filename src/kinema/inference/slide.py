@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, get_args
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,8 @@ def slide(
     A window model (context other than (0, 0)) gives each frame from its own window, by the model's `slide` where it
     has one. A clip model (context (0, 0), one output per input frame) sees the video in clips of `signature.frames`;
     a video shorter than that is one short clip, or is filled up by its last frame where the model takes only full
-    clips. A model whose context is (0, 0) and whose length is free (`frames_rule` "any") sees it whole.
+    clips. A model whose context is (0, 0) and whose length is free (`frames_rule` "any") sees it whole. A causal model
+    with a state (`advance`) reads it from the first frame to the last, whatever its clips are in training.
 
     Args:
         model: in evaluation mode, with a `signature`.
@@ -72,7 +74,9 @@ def slide(
             f"Pad it with kinema.inference.slide.pad_edges(pose, model.signature.context)."
         )
     if overlap or join != "first" or tail != "short":
-        _check_options(signature, overlap, join, tail)
+        _check_options(model, overlap, join, tail)
+    if predict is None and carries_state(model):
+        return _carried(model, pose, chunk)
     whole = getattr(model, "slide", None) if predict is None else None
     if whole is None and signature.frames_rule == "any":
         whole = predict or model
@@ -81,8 +85,73 @@ def slide(
     return _clips(predict or model, pose, signature, length, overlap, join, tail, chunk)
 
 
-def _check_options(signature: Signature, overlap: int, join: str, tail: str) -> None:
-    if signature.context != (0, 0) or signature.frames_rule == "any":
+@dataclass(frozen=True)
+class Block:
+    """A part of a video that is predicted by itself.
+
+    Attributes:
+        first, end: frames it gives.
+        before, after: frames around these that it sees too, beside the context of the model.
+    """
+
+    first: int
+    end: int
+    before: int = 0
+    after: int = 0
+
+
+def blocks(model: nn.Module, length: int, *, overlap: int = 0, chunk: int = 4096) -> Iterator[Block]:
+    """Cut a video so that `slide` on one block after the other gives what `slide` on the whole gives.
+
+    Blocks end where clips or passes end, so that no clip is cut and every pass holds what it would hold; only clips
+    that overlap meet other neighbours in a pass. A causal model must be handed its state from block to block
+    (`stream.CausalStream.advance`). A model of free length without context sees the whole video: one block.
+
+    Args:
+        model: with a `signature`.
+        length: frames of the video.
+        overlap: as given to `slide`; `tail` is "short".
+        chunk: as given to `slide`, for one video at a time; a block has hardly more frames.
+    """
+    signature: Signature = model.signature  # type: ignore[assignment]
+    context, full = sum(signature.context), signature.frames
+    if overlap:
+        _check_options(model, overlap, "first", "short")
+    smallest, before, after = 1, 0, 0
+    if carries_state(model):
+        size = max(1, chunk)
+    elif hasattr(model, "slide") or signature.frames_rule == "any":
+        size = max(full, chunk - context) if context else length
+    else:
+        smallest = full - context  # a last block shorter than a clip would be cut otherwise
+        step = smallest - overlap
+        size = step * max(1, chunk // full)
+        if overlap:  # clips that share frames with this block's, and are whole
+            before, after = -(-full // step) * step, full
+    first = 0
+    while first < length:
+        end = first + size if length - first - size >= smallest else length
+        yield Block(first, end, min(before, first), min(after, length - end))
+        first = end
+
+
+def carries_state(model: nn.Module) -> bool:
+    """Whether a model is causal with a state that stands for all frames before (`start`, `step` and `advance`)."""
+    return bool(getattr(model, "causal", False)) and hasattr(model, "advance")
+
+
+def _carried(model: Any, pose: Tensor, chunk: int) -> Tensor:
+    """A causal model from the first frame to the last, its state carried from stretch to stretch."""
+    state, parts = model.start(pose.shape[0]), []
+    for part in pose.split(max(1, chunk // pose.shape[0]), dim=1):
+        out, state = model.advance(part, state)
+        parts.append(out)
+    return torch.cat(parts, dim=1)
+
+
+def _check_options(model: nn.Module, overlap: int, join: str, tail: str) -> None:
+    signature: Signature = model.signature  # type: ignore[assignment]
+    if carries_state(model) or signature.context != (0, 0) or signature.frames_rule == "any":
         raise ConfigError("overlap, join and tail are for models that see videos in clips. Leave them out.")
     if not 0 <= overlap < signature.frames:
         raise ConfigError(f"overlap={overlap} must be below the {signature.frames} frames of a clip. Use overlap=0.")

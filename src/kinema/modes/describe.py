@@ -11,7 +11,7 @@ from torch import nn
 from kinema import composition, runs
 from kinema.core.spec import Signature
 from kinema.errors import ConfigError
-from kinema.inference.complexity import RULE, Cost, Macs, count_macs, count_parameters, measure
+from kinema.inference.complexity import RULE, SCAN_RULE, Cost, Macs, count_macs, count_parameters, measure
 
 
 def run(config: DictConfig) -> None:
@@ -35,6 +35,9 @@ def run(config: DictConfig) -> None:
         print(f"parameters: {parameters:,}")
         print(f"multiply-accumulates: {macs.total:,}")
         values: dict[str, float] = {"describe/parameters": parameters, "describe/macs": macs.total}
+        if macs.visible is not None:
+            print(f"visible multiply-accumulates: {macs.visible:,}")
+            values["describe/visible_macs"] = macs.visible
         for name, cost in costs.items():
             values[f"describe/{name.split()[0]}_seconds"] = cost.seconds
             values[f"describe/{name.split()[0]}_peak_bytes"] = cost.peak_bytes
@@ -97,10 +100,12 @@ def _table(
     table.add_section()
     kinds = ", ".join(f"{kind} {_count(value)}" for kind, value in macs.kinds.items())
     table.add_row("multiply-accumulates", f"{_count(macs.total)} for {batch} x {frames} frames ({kinds})")
+    if macs.visible is not None:
+        table.add_row("  visible to profilers", f"{_count(macs.visible)}, of a mixer in_proj alone")
     table.add_row("  per output frame", _count(macs.per_frame))
     if macs.streaming is not None:
         table.add_row("  per frame of a long video", _count(macs.streaming))
-    table.add_row("  counted", RULE)
+    table.add_row("  counted", RULE if macs.visible is None else SCAN_RULE)
     table.add_section()
     threads = torch.get_num_threads()
     cpu = f"cpu, {threads} thread{'s' if threads > 1 else ''}"

@@ -1,22 +1,30 @@
-"""mode=predict: 3D poses for a keypoint file (`input=`), or for the test sequences of a data set."""
+"""mode=predict: 3D poses for a keypoint file (`input=`), for a live stream, or for a data set's test sequences."""
 
 from __future__ import annotations
 
 import json
 import logging
+import sys
 import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from kinema import runs
 from kinema.data.readers import keypoint_file
+from kinema.data.readers.keypoint_file import Conversion
 from kinema.data.sequences import Sequences
 from kinema.data.windows import Windows
 from kinema.errors import ConfigError
+from kinema.inference.live import lift_lines
+from kinema.inference.slide import Block, blocks, carries_state
+from kinema.inference.stream import CausalStream, Stopwatch
 from kinema.modes.train import build
 
 log = logging.getLogger(__name__)
@@ -25,29 +33,129 @@ log = logging.getLogger(__name__)
 def run(config: DictConfig) -> None:
     """Write `pose3d/<sequence>` (T, J, 3) float32 for every sequence into one npz, with what the numbers mean.
 
+    A sequence is read, predicted and written in blocks: memory does not grow with its length. With `input=-` frames
+    come as lines of JSON on stdin and poses leave as lines on stdout.
+
     Raises:
-        ConfigError: without a checkpoint.
+        ConfigError: without a checkpoint, and for options that exclude each other.
         DataError: for a keypoint file that does not fit.
     """
     with runs.recorded(config) as record:
         if not config.ckpt:
             raise ConfigError("mode=predict needs a trained network. Use ckpt=path/to/file.")
+        options = config.predict
+        streams = options.stream or options.look_ahead is not None or config.input == "-"
+        if streams and (options.overlap or options.join != "first"):
+            raise ConfigError("predict.overlap and predict.join are for clips, a stream has none. Leave them out.")
         _, data, task = build(config)
-        output = Path(config.predict.output or record.folder / "predictions" / "predictions.npz")
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        task.model.to(device).eval()
+        lifter = Lifter(config, data, task, device)
+        if config.input == "-":
+            _live(lifter)
+            return
+        output = Path(options.output or record.folder / "predictions" / "predictions.npz")
         if output.suffix != ".npz":
             raise ConfigError(
                 f"predict.output={output} must end in .npz. Use predict.output={output.with_suffix('.npz')}."
             )
-        sequences = _from_file(config, data, task) if config.input else data.windows("predict").sequences
-        windows = Windows.whole(sequences, context=task.model.signature.context, keys=("pose2d",))
-        _write(output, windows, data, task)
+        source = _source(config, data)
+        watch = Stopwatch() if streams else None
+        _write(output, source, lifter, watch)
+        sequences = source.sequences
         log.info("wrote %s: %d sequences, %d frames", output, len(sequences), sequences.num_frames)
+        if watch is not None:
+            log.info("%s", watch.sentence(lifter.stream().latency, data.spec.fps))
 
 
-def _from_file(config: DictConfig, data: Any, task: Any) -> Sequences:
+@dataclass(frozen=True)
+class Source:
+    """Sequences, and what turns their stored points into network units (None = they are)."""
+
+    sequences: Sequences
+    convert: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def batch(self, row: int, block: Block, number: int, context: tuple[int, int]) -> dict[str, Tensor]:
+        """Input of a block (1, before + frames + after, J, C); the ends of the sequence are repeated beyond it."""
+        first, end = block.first - block.before, block.end + block.after
+        table = np.array([[row, first, end - first, 0]])
+        windows = Windows(self.sequences, table, None, context=context, keys=("pose2d",))
+        # What a transform draws differs from block to block.
+        batch = windows[torch.tensor([[0, row + number * len(self.sequences), 0]])]
+        if self.convert is not None:
+            batch["pose2d"] = torch.from_numpy(self.convert(batch["pose2d"][0].numpy()))[None]
+        return batch
+
+
+@dataclass(frozen=True)
+class Lifter:
+    """A task on a device, with the options of the prediction."""
+
+    config: DictConfig
+    data: Any
+    task: Any
+    device: torch.device
+
+    def pose(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A gathered batch as the network takes it, on its device."""
+        return {key: value.to(self.device) for key, value in self.data.transform(batch).items()}
+
+    def stream(self) -> Any:
+        """A stream with the options of the run."""
+        return self.task.stream(look_ahead=self.config.predict.look_ahead)
+
+    def blocks(self, source: Source, row: int) -> Iterator[np.ndarray]:
+        """Predictions (T, J, 3) of one sequence, block after block, equal to those of the whole."""
+        model, options = self.task.model, self.config.predict
+        length = int(source.sequences.table["length"][row])
+        clips = {"overlap": options.overlap, "join": options.join}
+        clips = clips if options.overlap or options.join != "first" else {}
+        carried = self.stream() if carries_state(model) and not clips else None
+        for number, block in enumerate(blocks(model, length, overlap=options.overlap, chunk=self.task.chunk)):
+            batch = self.pose(source.batch(row, block, number, model.signature.context))
+            if isinstance(carried, CausalStream):
+                out = carried.advance(batch["pose"])
+            else:
+                out = self.task.predict(batch, **clips)
+            yield out[0, block.before : block.before + block.end - block.first].float().cpu().numpy()
+
+    def frames(self, source: Source, row: int, watch: Stopwatch) -> Iterator[np.ndarray]:
+        """Predictions (T, J, 3) of one sequence as a stream gives them, timed frame by frame."""
+        length = int(source.sequences.table["length"][row])
+        stream = self.stream()
+        for number, first in enumerate(range(0, length, _READ)):
+            block = Block(first, min(first + _READ, length))
+            ready = []
+            for frame in self.pose(source.batch(row, block, number, (0, 0)))["pose"][0]:
+                with watch.frame():
+                    out = stream.push(frame)
+                    if out is not None:
+                        ready.append(out.float().cpu().numpy())
+            if ready:
+                yield np.stack(ready)
+        rest = stream.flush().float().cpu().numpy()
+        if len(rest):
+            yield rest
+
+
+_READ = 256  # frames that a stream of a file reads at once
+
+
+def _conversion(config: DictConfig, data: Any) -> Conversion:
     options = config.predict
-    return keypoint_file.read(
-        Path(config.input),
+    return Conversion(options.layout, data.spec.skeleton2d, data.spec.preprocess, options.width, options.height)
+
+
+def _source(config: DictConfig, data: Any) -> Source:
+    """The sequences of `input=`, a .npy file mapped and converted block by block, or of the data set."""
+    if not config.input:
+        return Source(data.windows("predict").sequences)
+    path, options, conversion = Path(config.input), config.predict, _conversion(config, data)
+    mapped = keypoint_file.mapped(path, conversion, data.spec.fps)
+    if mapped is not None:
+        return Source(mapped, lambda points: conversion(points, path, path.stem))
+    whole = keypoint_file.read(
+        path,
         layout=options.layout,
         skeleton2d=data.spec.skeleton2d,
         preprocessing=data.spec.preprocess,
@@ -56,33 +164,60 @@ def _from_file(config: DictConfig, data: Any, task: Any) -> Sequences:
         track=options.track,
         fps=data.spec.fps,
     )
+    return Source(whole)
 
 
-def _write(output: Path, windows: Windows, data: Any, task: Any) -> None:
-    """Predict sequence by sequence into the archive: memory does not grow with their number."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    task.model.to(device).eval()
+def _write(output: Path, source: Source, lifter: Lifter, watch: Stopwatch | None) -> None:
+    """Predict block by block into the archive: memory grows neither with the sequences nor with their number."""
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.writing")
     with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive, torch.inference_mode():
-        for row in range(len(windows)):
-            batch = data.transform(windows[torch.tensor([[0, row, row]])])
-            pose = task.predict({key: value.to(device) for key, value in batch.items()})
-            name = windows.sequences.label(row).replace(" ", "_")
+        for row in range(len(source.sequences)):
+            name = source.sequences.label(row).replace(" ", "_")
+            parts = lifter.blocks(source, row) if watch is None else lifter.frames(source, row, watch)
             with archive.open(f"pose3d/{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, pose[0].float().cpu().numpy(), allow_pickle=False)
+                _write_parts(file, parts, int(source.sequences.table["length"][row]))
         with archive.open("meta.npy", "w") as file:
-            np.lib.format.write_array(file, np.asarray(json.dumps(_meaning(data, task))), allow_pickle=False)
+            np.lib.format.write_array(file, np.asarray(json.dumps(_meaning(lifter))), allow_pickle=False)
     temporary.replace(output)
 
 
-def _meaning(data: Any, task: Any) -> dict[str, Any]:
+def _write_parts(file: IO[bytes], parts: Iterator[np.ndarray], length: int) -> None:
+    """One array of a known length as npy, part after part."""
+    for number, part in enumerate(parts):
+        if number == 0:
+            head = np.lib.format.header_data_from_array_1_0(part)
+            np.lib.format.write_array_header_1_0(file, {**head, "shape": (length, *part.shape[1:])})
+        file.write(np.ascontiguousarray(part).tobytes())
+
+
+def _live(lifter: Lifter) -> None:
+    """Frames on stdin, poses on stdout, until the input ends."""
+    conversion = _conversion(lifter.config, lifter.data)
+    if not conversion.by_frame:
+        raise ConfigError("A live stream needs the size of its images. Use predict.width=1920 predict.height=1080.")
+    log.info("%s", json.dumps(_meaning(lifter)))
+
+    def prepare(points: np.ndarray, number: int) -> Tensor:
+        pose = torch.from_numpy(conversion(points[None], Path("stdin"), f"line {number + 1}"))[None]  # (1, 1, J, C)
+        none = torch.zeros(1, dtype=torch.int64)
+        batch = {"pose2d": pose, "draw": none + number, "index": none, "frames": none[None] + number}
+        batch |= {"flip": torch.zeros(1, dtype=torch.bool), "valid": torch.ones(1, 1, dtype=torch.bool)}
+        return lifter.pose(batch)["pose"][0, 0]
+
+    stream = lifter.stream()
+    watch = lift_lines(sys.stdin, stream, prepare, sys.stdout)
+    log.info("%s", watch.sentence(stream.latency, lifter.data.spec.fps))
+
+
+def _meaning(lifter: Lifter) -> dict[str, Any]:
     """Unit, axes and joints of the predictions, because numbers alone have misled many."""
-    image = data.spec.space == "image"
+    spec, target = lifter.data.spec, lifter.task.target
+    image = spec.space == "image"
     return {
         "unit": "half image widths (2.5D, depth relative to the root)" if image else "metres",
         "axes": "camera: x right, y down, z away from the camera",
-        "origin": "root joint of each frame" if task.target == "root_relative" else task.target,
-        "joints": list(data.spec.skeleton.joints),
-        "fps": data.spec.fps,
+        "origin": "root joint of each frame" if target == "root_relative" else target,
+        "joints": list(spec.skeleton.joints),
+        "fps": spec.fps,
     }

@@ -51,14 +51,16 @@ class Tally:
     """Sums and weights of units (sequences or frames), to be averaged in groups.
 
     Attributes:
-        totals: (U, M) float64, per measure of `MEASURES`.
+        totals: (U, M) float64, per measure.
         weights: (U, M); 0 where a unit does not have a measure.
         joints: (U, J) sums of joint distances, weighted like mpjpe.
+        measures: names of the M columns.
     """
 
     totals: np.ndarray
     weights: np.ndarray
     joints: np.ndarray
+    measures: tuple[str, ...] = MEASURES
 
     def __post_init__(self) -> None:
         self._values = np.concatenate([self.totals, self.joints, self.weights], axis=1)
@@ -76,7 +78,7 @@ class Tally:
 
     def columns(self, means: np.ndarray) -> dict[str, float]:
         """One row of `means` by name, without what this evaluation does not measure."""
-        return {name: float(means[column]) for column, name in enumerate(MEASURES) if self.measured[column]}
+        return {name: float(means[column]) for column, name in enumerate(self.measures) if self.measured[column]}
 
     def rows(self, label: str, groups: np.ndarray, names: Sequence[str]) -> list[Row]:
         """A table row per group that holds frames: label, frames, measures; each the mean over its frames."""
@@ -133,7 +135,7 @@ def report_of(
     joints = [
         {"joint": name, "mpjpe": float(over_actions), "mpjpe_frames": float(over_frames)}
         for name, over_actions, over_frames in zip(
-            joint_names, by_action[len(MEASURES) :], by_frame[len(MEASURES) :], strict=True
+            joint_names, by_action[len(tally.measures) :], by_frame[len(tally.measures) :], strict=True
         )
     ]
     return Report(
@@ -143,7 +145,7 @@ def report_of(
         tables={"action": rows, "joint": joints, **tables},
         footers={"action": footers},
         arrays=arrays,
-        digits={"mpjve": 2, "acceleration": 2},
+        digits={"mpjve": 2, "acceleration": 2, "acceleration_corrected": 2},
     )
 
 

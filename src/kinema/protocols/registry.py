@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from kinema.protocols.motionagformer import MotionAGFormerProtocol
 from kinema.protocols.motionbert import MotionBERTProtocol
+from kinema.protocols.mpi_inf_3dhp import MPIINF3DHPProtocol
 from kinema.protocols.videopose3d import VideoPose3DProtocol
 
 # A lifting protocol states, beside what `kinema.protocols.report.Protocol` asks, the `space` of the poses that it
@@ -12,4 +14,6 @@ from kinema.protocols.videopose3d import VideoPose3DProtocol
 LIFTING: dict[str, Any] = {
     "videopose3d": VideoPose3DProtocol,
     "motionbert": MotionBERTProtocol,
+    "motionagformer": MotionAGFormerProtocol,
+    "mpi_inf_3dhp": MPIINF3DHPProtocol,
 }

@@ -35,6 +35,7 @@ class Report:
         footers: summarising rows by table name.
         arrays: long results, such as errors per sequence.
         figures: functions that draw one figure each.
+        files: further files by the end of their name ("sequencewise.csv"), as text.
         digits: decimals shown by name of column, where not one.
     """
 
@@ -48,6 +49,7 @@ class Report:
         footers: Mapping[str, Sequence[Row]] | None = None,
         arrays: Mapping[str, np.ndarray] | None = None,
         figures: Mapping[str, Callable[[], Any]] | None = None,
+        files: Mapping[str, str] | None = None,
         digits: Mapping[str, int] | None = None,
     ) -> None:
         self.protocol = protocol
@@ -57,6 +59,7 @@ class Report:
         self.footers = {name: list(rows) for name, rows in (footers or {}).items()}
         self.arrays = dict(arrays or {})
         self.figures = dict(figures or {})
+        self.files = dict(files or {})
         self.digits = dict(digits or {})
 
     def to_metrics(self, prefix: str) -> dict[str, float]:

@@ -18,7 +18,8 @@ from kinema.core.spec import DataSpec, Signature
 from kinema.data.windows import SEQUENCE, START, Windows
 from kinema.errors import ConfigError
 from kinema.inference.flip import flip_average as average_flips
-from kinema.inference.slide import slide
+from kinema.inference.slide import Join, slide
+from kinema.inference.stream import Stream, stream
 from kinema.inference.trajectory import separated
 from kinema.protocols.registry import LIFTING as PROTOCOLS
 from kinema.protocols.report import Protocol
@@ -29,7 +30,9 @@ TARGETS = ("root_relative", "first_frame_depth", "absolute")
 # Supervision by the clean 2D pose instead of 3D, in image space (MotionBERT's 2D batches).
 _FROM_2D = "joint_2d"
 # Terms that are means over frames; a frame that does not count can be taken out of them exactly.
-_PER_FRAME = frozenset({"mpjpe", "n_mpjpe", "joint_l1", "limb_length", "angle"})
+_PER_FRAME = frozenset(
+    {"mpjpe", "n_mpjpe", "joint_l1", "limb_length", "angle", "weighted_mpjpe", "limb_length_squared", "limb_ratio"}
+)
 
 
 class LiftingTask(Task):
@@ -165,13 +168,14 @@ class LiftingTask(Task):
     # Prediction.
 
     def predict(  # type: ignore[override]
-        self, batch: Batch, *, flip_average: bool | None = None
+        self, batch: Batch, *, flip_average: bool | None = None, overlap: int = 0, join: Join = "first"
     ) -> Tensor:
         """Predict the target frames of windows, clips or whole sequences.
 
         Args:
             batch: `pose` (B, before + L + after, J2, C).
             flip_average: null follows the task.
+            overlap, join: of clips, see `inference.slide.slide`.
 
         Returns:
             (B, L, J, 3) in the unit of the targets.
@@ -180,12 +184,18 @@ class LiftingTask(Task):
         network = self._network()
 
         def run(pose: Tensor) -> Tensor:
-            return self._settle(slide(network, pose, chunk=self.chunk))
+            return self._settle(slide(network, pose, chunk=self.chunk, overlap=overlap, join=join))
 
         pose = batch["pose"]
         averaged = self.flip_average if flip_average is None else flip_average
         out = average_flips(run, pose, self.skeleton2d, self.skeleton) if averaged else run(pose)
         return self._cut(out.float() if out.dtype in (torch.float16, torch.bfloat16) else out, batch)
+
+    def stream(self, *, look_ahead: int | None = None, flip_average: bool | None = None, batch: int = 1) -> Stream:
+        """Predict frame by frame, as `predict` does for what has been seen; see `inference.stream.stream`."""
+        averaged = self.flip_average if flip_average is None else flip_average
+        flip = (self.skeleton2d, self.skeleton) if averaged else None
+        return stream(self._network(), look_ahead=look_ahead, flip=flip, batch=batch, settle=self._settle)
 
     def _network(self) -> nn.Module:
         """The network to run: root-relative targets leave a nested trajectory network out (published behaviour)."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,12 +15,13 @@ from kinema.core.preprocess import preprocess
 from kinema.core.skeleton import Skeleton
 from kinema.data.readers.tracks_2d import alphapose
 from kinema.data.safe_pickle import existing, load_npz
-from kinema.data.sequences import Sequences
+from kinema.data.sequences import ArrayStore, Sequences
 from kinema.errors import DataError
 
 SUFFIXES = (".npz", ".npy", ".json")
 # Known by their number of points; 17 points can be Human3.6M's or COCO's, so the caller says which.
 _TO_H36M = {"coco17": coco_to_h36m, "halpe26": halpe_to_h36m}
+_PART = 4096  # frames looked at together
 
 
 def read(
@@ -51,36 +54,99 @@ def read(
     Raises:
         DataError: for a file of another kind, other joints, NaN, or a missing image size.
     """
+    conversion = Conversion(layout, skeleton2d, preprocessing, width, height)
     items = []
     for name, points, size in _tracks(existing(path), layout, track):
         points = _checked(points, path, name, layout)
-        if layout != skeleton2d.name or path.suffix == ".json":
-            source = "halpe26" if path.suffix == ".json" else layout
-            if source not in _TO_H36M or skeleton2d.name != "h36m17":
-                raise DataError(
-                    f"{path} holds {source} points and the network takes {skeleton2d.name}. "
-                    f"Convert them, or say what they are: predict.layout={skeleton2d.name}."
-                )
-            points = np.asarray(_TO_H36M[source](points))
-        if points.shape[1] != len(skeleton2d):
-            raise DataError(
-                f"{path}: {name} has {points.shape[1]} joints, {len(skeleton2d)} expected ({skeleton2d.name}). "
-                f"Name its layout: predict.layout=coco17 or halpe26."
-            )
+        own = conversion.of_layout("halpe26") if path.suffix == ".json" else conversion
         wide, high = (width, height) if width and height else size
-        pose = _normalised(points.astype(np.float32), path, preprocessing, wide, high)
-        items.append(
-            {
-                "pose2d": pose,
-                "subject": name,
-                "action": "custom",
-                "camera": "0",
-                "fps": float(fps or 0.0),
-                "width": int(wide or 0),
-                "height": int(high or 0),
-            }
-        )
+        pose = own.of_size(wide, high)(points, path, name)
+        items.append({"pose2d": pose, **_row(name, fps, wide, high)})
     return Sequences.from_arrays(items, skeleton2d=skeleton2d, space="camera")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """From a detector's points in pixels to network units.
+
+    Attributes:
+        layout: order of the points: "h36m17", "coco17" or "halpe26".
+        skeleton2d: what the network takes.
+        preprocessing: name in `core/preprocess.py`.
+        width, height: of the image in pixels, None or 0 = unknown.
+    """
+
+    layout: str
+    skeleton2d: Skeleton
+    preprocessing: str
+    width: int | None
+    height: int | None
+
+    @property
+    def by_frame(self) -> bool:
+        """Whether a frame is converted without the others: not where the box of the whole motion is fitted."""
+        return bool(self.width and self.height)
+
+    def of_layout(self, layout: str) -> Conversion:
+        """The same with points in another order."""
+        return replace(self, layout=layout)
+
+    def of_size(self, width: int | None, height: int | None) -> Conversion:
+        """The same for images of another size."""
+        return replace(self, width=width, height=height)
+
+    def __call__(self, points: np.ndarray, path: Path, name: str) -> np.ndarray:
+        """Convert (T, J, 2 or 3) pixels to (T, J2, 2 or 3) float32; `path` and `name` are for messages.
+
+        Raises:
+            DataError: for joints that do not fit, and for a missing image size.
+        """
+        if self.layout != self.skeleton2d.name:
+            if self.layout not in _TO_H36M or self.skeleton2d.name != "h36m17":
+                raise DataError(
+                    f"{path} holds {self.layout} points and the network takes {self.skeleton2d.name}. "
+                    f"Convert them, or say what they are: predict.layout={self.skeleton2d.name}."
+                )
+            points = np.asarray(_TO_H36M[self.layout](points))
+        if points.shape[1] != len(self.skeleton2d):
+            raise DataError(
+                f"{path}: {name} has {points.shape[1]} joints, {len(self.skeleton2d)} expected "
+                f"({self.skeleton2d.name}). Name its layout: predict.layout=coco17 or halpe26."
+            )
+        return _normalised(points.astype(np.float32), path, self.preprocessing, self.width, self.height)
+
+
+def mapped(path: Path, conversion: Conversion, fps: float | None) -> Sequences | None:
+    """Map the points of a .npy file as they are, pixels, for a program that converts them part by part.
+
+    Returns:
+        One sequence whose `pose2d` waits for `conversion`; None where the file has to be read whole: another kind of
+        file, columns first, or a box of the whole motion to be fitted.
+
+    Raises:
+        DataError: for NaN and normalised coordinates, looked for part by part.
+    """
+    if path.suffix != ".npy" or not conversion.by_frame:
+        return None
+    points = _array(existing(path), mmap_mode="r")
+    if not points.flags.c_contiguous:
+        return None
+    points = np.asarray(_checked(points, path, path.stem, conversion.layout))
+    row = _row(path.stem, fps, conversion.width, conversion.height)
+    made = Sequences.from_arrays([{"pose2d": points[:1], **row}], skeleton2d=conversion.skeleton2d, space="camera")
+    made.table["length"][0] = len(points)
+    return made.replace(arrays=ArrayStore(len(points), {"pose2d": points}))
+
+
+def _row(name: str, fps: float | None, width: int | None, height: int | None) -> dict[str, Any]:
+    return {
+        "subject": name,
+        "action": "custom",
+        "camera": "0",
+        "fps": float(fps or 0.0),
+        "width": int(width or 0),
+        "height": int(height or 0),
+    }
 
 
 def _tracks(path: Path, layout: str, track: int | None) -> Iterator[tuple[str, np.ndarray, tuple[int, int]]]:
@@ -89,12 +155,7 @@ def _tracks(path: Path, layout: str, track: int | None) -> Iterator[tuple[str, n
     if path.suffix == ".json":
         yield path.stem, alphapose(path, track), unknown
     elif path.suffix == ".npy":
-        try:
-            yield path.stem, np.load(path, allow_pickle=False), unknown
-        except ValueError as error:
-            raise DataError(
-                f"{path} is no plain array file ({error}). Save it with numpy.save(path, points)."
-            ) from None
+        yield path.stem, _array(path), unknown
     elif path.suffix == ".npz":
         content = load_npz(path)
         if "positions_2d" in content:
@@ -110,21 +171,37 @@ def _tracks(path: Path, layout: str, track: int | None) -> Iterator[tuple[str, n
         raise DataError(f"{path} has an unknown suffix. Known keypoint files: {', '.join(SUFFIXES)}.")
 
 
+def _array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
+    try:
+        return np.asanyarray(np.load(path, allow_pickle=False, mmap_mode=mmap_mode))
+    except ValueError as error:
+        raise DataError(f"{path} is no plain array file ({error}). Save it with numpy.save(path, points).") from None
+
+
 def _checked(points: np.ndarray, path: Path, name: str, layout: str) -> np.ndarray:
     if points.ndim != 3 or points.shape[-1] not in (2, 3) or not np.issubdtype(points.dtype, np.number):
         raise DataError(
             f"{path}: {name} has shape {points.shape}, expected (frames, joints, 2) or (frames, joints, 3): x and y in "
             f"pixels and a score. Choose or reshape the array."
         )
-    missing = ~np.isfinite(points).all((1, 2))
-    if missing.any():
+    if not len(points):
+        raise DataError(f"{path}: {name} holds no frames. Detect keypoints first.")
+    missing, first, reach = 0, 0, 0.0
+    for start in range(0, len(points), _PART):  # a mapped file is never held whole
+        part = points[start : start + _PART]
+        bad = ~np.isfinite(part).all((1, 2))
+        if bad.any():
+            first = first if missing else start + int(bad.argmax())
+            missing += int(bad.sum())
+        reach = max(reach, float(np.abs(part[..., :2]).max()))
+    if missing:
         raise DataError(
-            f"{path}: {name}: {int(missing.sum())} of {len(points)} frames hold NaN (first {int(missing.argmax())}). "
+            f"{path}: {name}: {missing} of {len(points)} frames hold NaN (first {first}). "
             f"Interpolate them before lifting."
         )
-    if np.abs(points[..., :2]).max() <= 2:
+    if reach <= 2:
         raise DataError(
-            f"{path}: {name} reaches {np.abs(points[..., :2]).max():.2f} only: these are normalised coordinates, "
+            f"{path}: {name} reaches {reach:.2f} only: these are normalised coordinates, "
             f"pixels are expected. Multiply them by the image size."
         )
     return points

@@ -241,6 +241,6 @@ class _Split:
 
 
 def _subject(source: str) -> str:
-    """Subject of a video: S9 of s_09_act_02_subact_01_ca_01."""
-    match = re.match(r"s_0*(\d+)", source)
+    """Subject of a video: S9 of s_09_act_02_subact_01_ca_01, S1 of S1_act_02_subact_01_ca_01."""
+    match = re.match(r"[sS]_?0*(\d+)_", source)
     return f"S{match[1]}" if match else source

@@ -20,7 +20,7 @@ class Attention(nn.Module):
     and stay so, as does the output before `proj`. To attend along another axis, transpose it to the last but one:
     only the input of width `dim` is then copied, not the three times wider product.
 
-    Parameter names: `qkv`, `proj`. Input and output (..., N, dim). Logits are scaled by (dim / num_heads) ** -0.5.
+    Parameter names: `qkv`, `proj`. Input and output (..., N, dim). Logits are multiplied by `scale`.
 
     Args:
         dim: channels of a token.
@@ -28,16 +28,25 @@ class Attention(nn.Module):
         qkv_bias: whether `qkv` has a bias.
         dropout: rate after `proj`.
         attn_dropout: rate on the attention weights.
+        scale: factor of the logits; None = (dim / num_heads) ** -0.5.
     """
 
     def __init__(
-        self, dim: int, num_heads: int, *, qkv_bias: bool = True, dropout: float = 0.0, attn_dropout: float = 0.0
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        qkv_bias: bool = True,
+        dropout: float = 0.0,
+        attn_dropout: float = 0.0,
+        scale: float | None = None,
     ) -> None:
         super().__init__()
         if dim % num_heads:
             raise ConfigError(f"{dim} channels do not divide into {num_heads} heads. Use a divisor for num_heads.")
         self.num_heads = num_heads
         self.attn_dropout = attn_dropout
+        self.scale = scale
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
@@ -46,18 +55,28 @@ class Attention(nn.Module):
         shape = x.shape
         qkv = self.qkv(x).reshape(-1, shape[-2], 3, self.num_heads, shape[-1] // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # views (batch, heads, N, d)
-        mixed = attend(query, key, value, self.attn_dropout if self.training else 0.0)
+        mixed = attend(query, key, value, self.attn_dropout if self.training else 0.0, scale=self.scale)
         return self.dropout(self.proj(mixed.transpose(1, 2).reshape(shape)))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float, max_cuda_batch: int = MAX_CUDA_BATCH) -> Tensor:
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout: float,
+    max_cuda_batch: int = MAX_CUDA_BATCH,
+    *,
+    scale: float | None = None,
+) -> Tensor:
     """Scaled dot-product attention of (batch, heads, N, d) tensors, in parts where a CUDA grid is too small."""
     if query.is_cuda and query.shape[0] > max_cuda_batch:
-        return attend_in_parts(query, key, value, dropout, max_cuda_batch)
-    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        return attend_in_parts(query, key, value, dropout, max_cuda_batch, scale=scale)
+    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)
 
 
-def attend_in_parts(query: Tensor, key: Tensor, value: Tensor, dropout: float, size: int) -> Tensor:
+def attend_in_parts(
+    query: Tensor, key: Tensor, value: Tensor, dropout: float, size: int, *, scale: float | None = None
+) -> Tensor:
     """The same as `attend`, at most `size` entries of the batch axis at a time."""
     parts = zip(query.split(size), key.split(size), value.split(size), strict=True)
-    return torch.cat([F.scaled_dot_product_attention(q, k, v, dropout_p=dropout) for q, k, v in parts])
+    return torch.cat([F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale) for q, k, v in parts])

@@ -1,0 +1,183 @@
+"""MPI-INF-3DHP on the golden files: clips, evaluation windows, results of the stub network, and the official sheets."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kinema.core.skeleton import skeleton
+from kinema.data.draws import Draws
+from kinema.data.readers import mpi_inf_3dhp
+from kinema.data.sequences import Sequences
+from kinema.data.transforms import flip, pose
+from kinema.data.windows import SEQUENCE, Windows
+from kinema.inference.flip import flip_average, mirror_pose
+from kinema.protocols.mpi_inf_3dhp import ACTIVITIES, Measured, MPIINF3DHPProtocol
+from tests.parity.golden import Arrays, Case, cases
+
+pytestmark = pytest.mark.parity
+
+BODY = skeleton("mpi_inf_3dhp17")
+TRAIN, TEST = "data_train_3dhp.npz", "data_test_3dhp.npz"
+# Normalised arrays; millimetres. The store keeps absolute positions in float32.
+NORMAL, MM = 1e-6, 1e-3
+
+
+def gathered(windows: Windows, batch_size: int) -> Iterator[dict[str, Tensor]]:
+    """Batches in order, with the network's input made as in a run."""
+    for start in range(0, len(windows), batch_size):
+        rows = torch.arange(start, min(start + batch_size, len(windows)))
+        batch = windows[torch.stack([torch.zeros_like(rows), rows, rows], dim=1)]
+        yield pose(batch, Draws(0, 0, batch["draw"], batch["draw"][:1]), channels=3, confidence=True)
+
+
+def joined(windows: Windows, batch_size: int = 64) -> dict[str, Tensor]:
+    parts = list(gathered(windows, batch_size))
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def relative(pose3d: Tensor) -> Tensor:
+    return pose3d - pose3d[..., BODY.root : BODY.root + 1, :]
+
+
+def split_of(read: Sequences, split: str) -> Sequences:
+    return read.select(read.table["split"] == split)
+
+
+def check_clips(case: Case, read: Sequences, config: dict[str, Any], expected: Arrays) -> None:
+    frames, stride = config["n_frames"], config["stride"]
+    train = joined(Windows.stretched(split_of(read, "train"), frames, stride))
+    case.close("training input", train["pose"], expected["train_poses_2d"], atol=NORMAL)
+    case.close("training label", relative(train["pose3d"]), expected["train_poses_3d"], atol=NORMAL)
+    first = {key: value[:1] for key, value in train.items()}
+    draws = Draws(0, 0, first["draw"], first["draw"][:1])
+    mirrored = flip(first, draws, probability=1.0, skeleton=BODY, skeleton2d=BODY)
+    case.close("flipped input", mirrored["pose"][0], expected["train_item0_flipped_2d"], atol=NORMAL)
+    case.close("flipped label", relative(mirrored["pose3d"])[0], expected["train_item0_flipped_3d"], atol=NORMAL)
+    sequences = split_of(read, "test")
+    windows = Windows.stretched(sequences, frames, frames)
+    test = joined(windows)
+    case.close("test input", test["pose"], expected["test_clips_2d"], atol=NORMAL)
+    case.close("test label", relative(test["pose3d"]), expected["test_clips_3d"], atol=NORMAL)
+    case.close("valid", test["valid"], expected["test_clips_valid"])
+    with case.check("sequence of each clip"):
+        found = sequences.table["subject"][windows.table[:, SEQUENCE]]
+        assert found.tolist() == expected["test_clips_seq"].tolist()
+
+
+def check_windows(case: Case, windows: Windows, expected: Arrays) -> None:
+    batch = joined(windows)
+    case.close("number of windows", len(windows), expected["window_count"])
+    both = torch.stack([batch["pose"], mirror_pose(batch["pose"], BODY)], dim=1)
+    case.close("windows", both, expected["window_2d"], atol=NORMAL)
+    with case.check("only the middle of a window counts"):
+        middle = batch["valid"].shape[1] // 2
+        assert batch["valid"][:, middle].all()
+        assert int(batch["valid"].sum()) == len(windows)
+    # Joints are relative to the root, which itself stays where it is.
+    table = windows.sequences.table
+    rows = windows.table[:, SEQUENCE]
+    width, height = (torch.from_numpy(table[name][rows]).double()[:, None, None] for name in ("width", "height"))
+    centre = batch["pose3d"][:, middle].double()
+    corner = torch.cat([torch.ones_like(width), height / width, torch.zeros_like(width)], dim=-1)
+    target = relative(centre)
+    target[:, BODY.root] = (centre + corner)[:, BODY.root]
+    case.close("window targets", (target * width / 2)[:, None], expected["window_3d"], atol=MM)
+    with case.check("sequence of each window"):
+        assert table["subject"][rows].tolist() == expected["window_seq"].tolist()
+
+
+class Stub:
+    """The network of the golden numbers: every joint from its own neighbourhood in time."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self.weight, self.bias, self.kernel = (torch.from_numpy(arrays[f"stub_{key}"]) for key in ("W", "b", "kernel"))
+
+    def __call__(self, pose: Tensor) -> Tensor:
+        places = pose[..., :2] - pose[..., BODY.root : BODY.root + 1, :2]
+        x = torch.cat([places, pose[..., 2:]], dim=-1)
+        padded = torch.cat([x[:, :1], x, x[:, -1:]], dim=1)
+        v = sum(self.kernel[k] * padded[:, k : k + x.shape[1]] for k in range(len(self.kernel)))
+        return torch.einsum("btjc,jcd->btjd", v, self.weight) + self.bias
+
+
+def rows_of(text: str) -> list[list[str]]:
+    return list(csv.reader(text.splitlines()))
+
+
+def check_sheet(case: Case, what: str, found: str, expected: Path, *, shares: bool) -> None:
+    """Labels exactly; millimetres to 1e-3; shares to 1e-6, or only to one count where errors come from predictions."""
+    mine, theirs = rows_of(found), rows_of(expected.read_text())
+    with case.check(f"{what}: layout"):
+        assert [row[0] for row in mine] == [row[0] for row in theirs]
+        assert [len(row) for row in mine] == [len(row) for row in theirs]
+    block = ""
+    for a, b in zip(mine, theirs, strict=True):
+        if b[0] in ("", "PCK", "AUC"):
+            block = b[0]
+            with case.check(f"{what}: header {block}"):
+                assert a == b
+            continue
+        values = [[float(cell) for cell in row[1:] if cell] for row in (a, b)]
+        if block == "":
+            case.close(f"{what}: {b[0]}", *values, atol=MM)
+        elif shares:
+            case.close(f"{what}: {block} of {b[0]}", *values, atol=1e-6)
+
+
+def check_results(case: Case, windows: Windows, config: dict[str, Any], expected: Arrays) -> None:
+    stub = Stub(expected)
+    averaged = config["test_augmentation"]
+    protocol = MPIINF3DHPProtocol(windows)
+    for batch in gathered(windows, config["test_batch_size"]):
+        protocol.update(flip_average(stub, batch["pose"], BODY, BODY) if averaged else stub(batch["pose"]), batch)
+    report = protocol.compute()
+    errors = expected["errors_mm"]
+    case.close("MPJPE", report.scalars["mpjpe"], expected["mpjpe_mm"], atol=MM)
+    case.close("MPJPE without root", report.scalars["mpjpe_no_root"], expected["mpjpe_mm"] * 17 / 16, atol=MM)
+    case.close("errors", report.arrays["errors"], errors, atol=MM)
+    for name in expected.names("inference/"):
+        case.close(name, report.arrays[name], expected[name], atol=MM)
+    # An error within float32 rounding of a threshold may fall on either side of it.
+    near = sum(int((np.abs(errors - t) < MM).sum()) for t in range(0, 151, 5))
+    case.close("PCK", report.scalars["pck"], expected["pck150"], atol=1e-6 + 100 * near / errors.size)
+    case.close("AUC", report.scalars["auc"], expected["auc"], atol=1e-6 + 100 * near / errors.size)
+    exact = Measured(errors, BODY)
+    everything = exact.row(np.ones(len(errors), bool))
+    case.close("PCK of the errors", everything["pck"], expected["pck150"], atol=1e-6)
+    case.close("AUC of the errors", everything["auc"], expected["auc"], atol=1e-6)
+    # The sheets: once from the stub's predictions, once exactly from the stored errors.
+    sequence, frame = report.arrays["sequence"], report.arrays["frame"]
+    labels = {name: expected[f"activity/{name}"] for name in np.unique(sequence)}
+    label = np.asarray([labels[name][at] for name, at in zip(sequence, frame, strict=True)])
+    seen = {f"TestSeq{name[2:]}": sequence == name for name in dict.fromkeys(sequence.tolist())}
+    kinds = {name: label == number for number, name in enumerate(ACTIVITIES, start=1)}
+    for name, groups in (
+        ("sequencewise.csv", seen),
+        ("activitywise.csv", {**kinds, "All": np.ones(len(errors), bool)}),
+    ):
+        path = case.file(f"expected_{name}")
+        check_sheet(case, name, report.files[name], path, shares=False)
+        check_sheet(case, f"{name} of the errors", exact.sheet(groups), path, shares=True)
+
+
+@cases("mamba", "mpi_inf_3dhp")
+def test_mpi_inf_3dhp(case: Case, tmp_path: Path) -> None:
+    config, expected = case.json(), case.arrays("expected.npz")
+    activities = tmp_path / "labels.npz"
+    np.savez(activities, **{name.removeprefix("activity/"): expected[name] for name in expected.names("activity/")})
+    for name in (TRAIN, TEST):
+        (tmp_path / name).symlink_to(case.file(name))
+    read = mpi_inf_3dhp.read(tmp_path, activities=activities.name)
+    check_clips(case, read, config, expected)
+    windows = Windows.centred(split_of(read, "test"), config["n_frames"])
+    check_windows(case, windows, expected)
+    check_results(case, windows, config, expected)
+    case.finish()
