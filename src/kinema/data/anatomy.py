@@ -196,7 +196,8 @@ def check_image(sample: Sample) -> Iterator[Finding]:
     spread = sample.mean(sample.pose2d.std(1).max(-1))
     seen = np.bincount(sample.owner, minlength=len(sample.sequences)) > 0
     tiny = np.flatnonzero((spread < SMALLEST_BODY) & seen)
-    outside = np.flatnonzero((share < IN_IMAGE) & seen)
+    sized = columns["width"] > 0  # clips cut by others do not say how large their images were
+    outside = np.flatnonzero((share < IN_IMAGE) & seen & sized)
     if len(tiny):
         yield Finding(
             "fault", "image", f"bodies of less than 1 % of the image's width: {where(sample.sequences, tiny)}",

@@ -34,9 +34,9 @@ def lift_lines(
     """
     watch = Stopwatch()
     done = 0
-    for number, line in enumerate(line for line in lines if line.strip()):
+    for number, (place, line) in enumerate((i, line) for i, line in enumerate(lines, 1) if line.strip()):
         with watch.frame():
-            pose = stream.push(prepare(_points(line, number), number))
+            pose = stream.push(prepare(_points(line, place), number))
             if pose is not None:
                 _write(out, done, pose)
                 done += 1
@@ -46,15 +46,15 @@ def lift_lines(
     return watch
 
 
-def _points(line: str, number: int) -> np.ndarray:
+def _points(line: str, place: int) -> np.ndarray:
     """(J, 2 or 3) pixels of a line."""
     try:
         content = json.loads(line)
         points = np.asarray(content["pose2d"] if isinstance(content, dict) else content, dtype=np.float64)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"stdin, frame {number}: {type(error).__name__}: {error}. {_WANTED}") from None
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise DataError(f"stdin, line {place}: {type(error).__name__}: {error}. {_WANTED}") from None
     if points.ndim != 2 or points.shape[1] not in (2, 3) or not np.isfinite(points).all():
-        raise DataError(f"stdin, frame {number}: shape {points.shape}, or not finite. {_WANTED}")
+        raise DataError(f"stdin, line {place}: shape {points.shape}, or not finite. {_WANTED}")
     return points
 
 

@@ -80,7 +80,7 @@ class Stream(ABC):
         self._batch = batch
         self._settle = settle
         self._kind = next(model.parameters(), torch.empty(0))
-        self._alone = False
+        self._alone = batch == 1
         self.reset()
 
     def reset(self) -> None:

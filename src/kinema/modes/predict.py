@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -171,7 +172,15 @@ def _write(output: Path, source: Source, lifter: Lifter, watch: Stopwatch | None
     """Predict block by block into the archive: memory grows neither with the sequences nor with their number."""
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.writing")
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive, torch.inference_mode():
+    try:
+        _fill(temporary, source, lifter, watch)
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _fill(path: Path, source: Source, lifter: Lifter, watch: Stopwatch | None) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, torch.inference_mode():
         for row in range(len(source.sequences)):
             name = source.sequences.label(row).replace(" ", "_")
             parts = lifter.blocks(source, row) if watch is None else lifter.frames(source, row, watch)
@@ -179,7 +188,6 @@ def _write(output: Path, source: Source, lifter: Lifter, watch: Stopwatch | None
                 _write_parts(file, parts, int(source.sequences.table["length"][row]))
         with archive.open("meta.npy", "w") as file:
             np.lib.format.write_array(file, np.asarray(json.dumps(_meaning(lifter))), allow_pickle=False)
-    temporary.replace(output)
 
 
 def _write_parts(file: IO[bytes], parts: Iterator[np.ndarray], length: int) -> None:
@@ -206,7 +214,12 @@ def _live(lifter: Lifter) -> None:
         return lifter.pose(batch)["pose"][0, 0]
 
     stream = lifter.stream()
-    watch = lift_lines(sys.stdin, stream, prepare, sys.stdout)
+    try:
+        watch = lift_lines(sys.stdin, stream, prepare, sys.stdout)
+    except BrokenPipeError:  # the reader has gone; what Python flushes at exit must not find it missing again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        log.info("the reader of the poses has gone")
+        return
     log.info("%s", watch.sentence(stream.latency, lifter.data.spec.fps))
 
 

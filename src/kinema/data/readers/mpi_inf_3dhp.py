@@ -32,6 +32,7 @@ ACTIVITIES = "activity_test_3dhp.npz"
 
 # Mean bone in millimetres; a person's is 200 to 300, in metres it is 0.2 to 0.3.
 _MEAN_BONE = (30.0, 3000.0)
+_TEST_SEQUENCES = frozenset(f"TS{i}" for i in range(1, 7))
 _FILES = "Use the files of P-STMO or MotionAGFormer (docs/datasets/mpi_inf_3dhp.md)."
 
 
@@ -117,9 +118,12 @@ def read(root: Path, *, report: raw.Report = raw.raise_fault, **options: Any) ->
 def _training(path: Path, options: Options, report: raw.Report) -> list[dict[str, Any]]:
     items = []
     for name, entry in _contents(path).items():
-        if not isinstance(entry, (list, tuple)) or len(entry) != 2 or not isinstance(entry[0], dict):
+        if not isinstance(entry, (list, tuple)) or len(entry) != 2 or not isinstance(entry[0], dict) or not entry[0]:
             raise DataError(f"{path.name}, {name}: no pair of cameras and frame rate. {_FILES}")
-        fps = float(np.asarray(entry[1]).reshape(-1)[0])
+        try:
+            fps = float(np.asarray(entry[1]).reshape(-1)[0])
+        except (TypeError, ValueError, IndexError):
+            raise DataError(f"{path.name}, {name}: {entry[1]!r} is no frame rate. {_FILES}") from None
         if fps not in FPS:
             report(DataError(f"{path.name}, {name}: {fps:g} frames per second. The recordings have 25 or 50."))
         subject, _, trial = str(name).rpartition(" ")
@@ -135,6 +139,8 @@ def _test(path: Path, options: Options, report: raw.Report) -> list[dict[str, An
     items = []
     for name, views in _contents(path).items():
         label, size = f"{path.name}, {name}", SIZES.get(str(name), SIZE)
+        if str(name) not in _TEST_SEQUENCES:
+            report(DataError(f"{label} is none of TS1 to TS6, so the size of its images is unknown. {_FILES}"))
         arrays = _poses(label, views, size, options, report)
         frames = len(arrays["pose2d"])
         if "valid" not in views:
@@ -184,8 +190,10 @@ def _poses(
         report(DataError(f"{label}: {len(flat)} frames of 2D and {len(solid)} of 3D. The file is damaged: copy it."))
         flat, solid = flat[: len(solid)], solid[: len(flat)]
     child, parent = np.array(body.bones).T
-    bone = float(np.nanmean(np.linalg.norm(solid[:, child] - solid[:, parent], axis=-1)))
-    if not _MEAN_BONE[0] < bone < _MEAN_BONE[1]:
+    lengths = np.linalg.norm(solid[:, child] - solid[:, parent], axis=-1)
+    lengths = lengths[np.isfinite(lengths)]  # what is missing is reported by the checks of all data sets
+    bone = float(lengths.mean()) if len(lengths) else np.nan
+    if len(lengths) and not _MEAN_BONE[0] < bone < _MEAN_BONE[1]:
         report(
             DataError(
                 f"{label}: bones average {bone:.3g}, but these are millimetres in this format. Multiply metres by 1000."
@@ -217,7 +225,10 @@ def _label(items: list[dict[str, Any]], path: Path) -> None:
         frames = len(item["valid"])
         labels = np.zeros(frames, np.int64)
         if item["split"] == "test" and item["trial"] in stored:
-            labels = np.asarray(stored[item["trial"]]).reshape(-1).astype(np.int64)
+            values = np.asarray(stored[item["trial"]]).reshape(-1)
+            if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+                raise DataError(f"{path.name}, {item['trial']}: labels are no whole numbers. Store 1 to 7, 0 for none.")
+            labels = values.astype(np.int64)
             if len(labels) != frames:
                 raise DataError(
                     f"{path.name}, {item['trial']}: {len(labels)} labels for {frames} frames. "

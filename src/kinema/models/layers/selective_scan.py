@@ -82,7 +82,7 @@ def selective_scan(
     """
     check_backend(backend)
     _check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    initial_state = None if initial_state is None else initial_state.detach()
+    initial_state = None if initial_state is None else _constant(initial_state)
     tensors = (u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
     if u.is_meta:
         y, state = torch.empty_like(u), u.new_empty((*u.shape[:2], A.shape[1]), dtype=_work_dtype(u))
@@ -117,12 +117,14 @@ def causal_conv1d(
     """
     check_backend(backend)
     sizes = expect(x, "B D L", "x")
+    if 0 in (sizes["D"], sizes["L"]):
+        raise DataError(f"x has shape {tuple(x.shape)}: no channels or no time steps. Give at least one of each.")
     sizes = expect(weight, "D K", "weight", D=sizes["D"], B=sizes["B"], L=sizes["L"])
     if bias is not None:
         expect(bias, "D", "bias", D=sizes["D"])
     if initial_state is not None:
         expect(initial_state, "B D P", "initial_state", B=sizes["B"], D=sizes["D"], P=sizes["K"] - 1)
-        initial_state = initial_state.detach().to(x.dtype)
+        initial_state = _constant(initial_state).to(x.dtype)
     _check_devices([v for v in (x, weight, bias, initial_state) if v is not None])
     if activation not in (None, "silu"):
         raise ConfigError(f"The causal convolution knows no activation {activation!r}. Use 'silu' or None.")
@@ -211,6 +213,11 @@ def _step_weights(x: Tensor, u: Tensor) -> Tensor:
     return x[:, None] if x.shape[0] == u.shape[0] else x[None]
 
 
+def _constant(state: Tensor) -> Tensor:
+    """Cut a state off its history; one made in inference mode is copied, or autograd could not keep it."""
+    return state.clone() if state.is_inference() and not torch.is_inference_mode_enabled() else state.detach()
+
+
 def _check_scan(
     u: Tensor,
     delta: Tensor,
@@ -223,8 +230,8 @@ def _check_scan(
     initial_state: Tensor | None,
 ) -> None:
     sizes = expect(u, "B D L", "u")
-    if sizes["L"] == 0:
-        raise DataError("u has no time steps. Give at least one.")
+    if 0 in (sizes["D"], sizes["L"]):
+        raise DataError(f"u has shape {tuple(u.shape)}: no channels or no time steps. Give at least one of each.")
     given = [x for x in (u, delta, A, B, C, D, z, delta_bias, initial_state) if x is not None]
     if not all(x.is_floating_point() for x in given):
         raise DataError("The selective scan takes real floating-point numbers only. Give A as -exp(A_log).")
@@ -235,7 +242,7 @@ def _check_scan(
         if x.ndim not in (2, 3, 4):
             raise DataError(f"{name} has shape {tuple(x.shape)}, expected (B, N, L), (B, G, N, L) or constant (D, N).")
         expect(x, ("D N", "B N L", "B G N L")[x.ndim - 2], name, **sizes)
-        if x.ndim == 4 and sizes["D"] % max(1, x.shape[1]):
+        if x.ndim == 4 and (x.shape[1] == 0 or sizes["D"] % x.shape[1]):
             raise DataError(f"{name} has {x.shape[1]} groups, which do not divide the {sizes['D']} channels of u.")
     for name, vector in (("D", D), ("delta_bias", delta_bias)):
         if vector is not None:
@@ -271,7 +278,9 @@ def _run_conv(backend: str, tensors: tuple[Any, ...]) -> Tensor:
     # Only some backends have a convolution of their own; the others stand for the scan alone.
     if backend != "auto" and not hasattr(_module(backend), "conv"):
         backend = "torch" if isinstance(_module(backend), ModuleType) else "auto"
-    return _choose(backend, "conv_unavailable", "causal convolution", tensors).conv(*tensors)
+    module = _choose(backend, "conv_unavailable", "causal convolution", tensors)
+    with torch.autocast(tensors[0].device.type, enabled=False):  # in the dtype of x, whoever computes it
+        return module.conv(*tensors)
 
 
 def _choose(backend: str, question: str, what: str, tensors: tuple[Any, ...]) -> ModuleType:

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import signal
 import subprocess
@@ -63,9 +64,11 @@ def _library(target: str) -> ctypes.CDLL | str:
         path = Path(target) / f"scan-{_key(compiler)}.so"
         if path.is_file():
             try:
-                return ctypes.CDLL(str(path))
+                if _whole(path):
+                    return ctypes.CDLL(str(path))
             except OSError:  # a damaged file, from a full disk for example
-                path.unlink()
+                pass
+            path.unlink()
         _build(compiler, path)
         return ctypes.CDLL(str(path))
     except BuildError as error:
@@ -76,27 +79,41 @@ def _library(target: str) -> ctypes.CDLL | str:
     return reason
 
 
-def _compiler() -> str:
+def _size(path: Path) -> Path:
+    return path.with_suffix(".size")
+
+
+def _whole(path: Path) -> bool:
+    """Whether the library has the size that it was built with: a shortened one would end the process by a signal."""
+    try:
+        return _size(path).read_text() == str(path.stat().st_size)
+    except OSError:
+        return False
+
+
+def _compiler() -> tuple[str, ...]:
+    """Command of the compiler; CXX may hold a launcher or options, such as "ccache g++"."""
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]
     for name in names:
-        path = shutil.which(name)
+        first, *rest = shlex.split(name)
+        path = shutil.which(first)
         if path:
-            return path
+            return path, *rest
     raise BuildError(f"no C++ compiler found (looked for {', '.join(names)}). Install g++ or set CXX.")
 
 
-def _key(compiler: str) -> str:
+def _key(compiler: tuple[str, ...]) -> str:
     """Hash all that the library depends on; -march=native makes the instruction set part of it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     cpu = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    parts = (SOURCE.read_text(), compiler, " ".join(_FLAGS), sys.platform, platform.machine(), cpu)
+    parts = (SOURCE.read_text(), " ".join(compiler), " ".join(_FLAGS), sys.platform, platform.machine(), cpu)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def _build(compiler: str, path: Path) -> None:
+def _build(compiler: tuple[str, ...], path: Path) -> None:
     """Compile into a temporary file and rename it: another process sees the whole library or none.
 
     Two processes may build at the same time; both results are good, the later one stays. A lock file would save
@@ -108,11 +125,12 @@ def _build(compiler: str, path: Path) -> None:
         start = time.perf_counter()
         errors = ""
         for native in (("-march=native",), ()):  # some compilers for arm know no -march=native
-            errors = _compile([compiler, *_FLAGS, *native, str(SOURCE), "-o", str(result)])
+            errors = _compile([*compiler, *_FLAGS, *native, str(SOURCE), "-o", str(result)])
             if not errors:
                 break
         if errors:
-            raise BuildError(f"{compiler} failed: {' '.join(errors.split())[-600:]}")
+            raise BuildError(f"{compiler[0]} failed: {' '.join(errors.split())[-600:]}")
+        _size(path).write_text(str(result.stat().st_size))
         result.replace(path)
     log.info("built the cpp backend of the selective scan in %.0f s (%s)", time.perf_counter() - start, path)
 
@@ -126,6 +144,7 @@ def _compile(command: list[str]) -> str:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
             start_new_session=True,
         )
     except OSError as error:

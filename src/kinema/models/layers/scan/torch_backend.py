@@ -88,7 +88,7 @@ class _Recurrence(torch.autograd.Function):
             decay, states = _states(delta, x, A, B, initial, block)
             y[:, block] = (_grouped(states, C) * _part(C, block)).sum(2).flatten(2)
             last[block] = states[-1]
-            if len(blocks) == 1:  # small enough to keep; more than one block is computed again in backward
+            if batch * A.numel() * length <= BLOCK:  # small enough to keep; otherwise computed again in backward
                 keep = decay, states
         ctx.blocks, ctx.given = blocks, initial is not None
         ctx.save_for_backward(delta, x, A, B, C, *(() if initial is None else (initial,)), *keep)
