@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from kinema.errors import ConfigError, DataError
-from kinema.models.dstformer import DSTBlock, DSTformer, StreamMix
+from kinema.models.dstformer import DSTBlock, DSTformer
+from kinema.models.layers.stream_mix import StreamMix
 from kinema.testing import check_model
 from tests.models import oracle
 from tests.models.configs import arguments

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kinema.models.layers.scan import build, cpp, cuda, reference
+from kinema.models.layers.scan import build, cpp, cuda, reference, triton
 
 _COMPILER = cpp.unavailable(torch.zeros(1))
 needs_compiler = pytest.mark.skipif(bool(_COMPILER), reason=str(_COMPILER))
@@ -92,12 +92,17 @@ def test_a_cache_that_cannot_be_written_is_a_reason(tmp_path: Path, monkeypatch:
     build._library.cache_clear()
 
 
-def test_an_account_without_a_home_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_account_without_a_home_is_a_reason_and_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(build, "folder", no_home)
-    assert "Set KINEMA_EXTENSIONS_DIR" in str(cpp.unavailable(torch.zeros(1)))
+    for _ in range(2):
+        assert "Set KINEMA_EXTENSIONS_DIR" in str(cpp.unavailable(torch.zeros(1)))
+    build._library.cache_clear()
+    assert len(caplog.records) == 1
 
 
 def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,12 +135,12 @@ def fake_conv(x: Tensor, weight: Tensor, bias: Tensor, *wrong: object, activatio
 def packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A function that pretends an installation: module name -> attributes, an error to raise, or None for missing."""
 
-    def install(**modules: dict[str, Any] | Exception | None) -> None:
+    def install(**modules: dict[str, Any] | BaseException | None) -> None:
         class Finder:
             @staticmethod
             def find_spec(name: str, path: object = None, target: object = None) -> None:
                 made = modules.get(name.replace(".", "__"))
-                if isinstance(made, Exception):
+                if isinstance(made, BaseException):
                     raise made
 
         monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
@@ -148,11 +153,14 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
                 fake.__dict__.update({"__path__": [], **made})
                 monkeypatch.setitem(sys.modules, fake.__name__, fake)
 
-    for function in (cuda.fast_scan_reason, cuda.fast_conv_reason):
-        function.cache_clear()
+    def forget() -> None:
+        cuda._reason.cache_clear()
+        cuda._import_failure.cache_clear()
+        cuda._warned.clear()
+
+    forget()
     yield install
-    for function in (cuda.fast_scan_reason, cuda.fast_conv_reason):
-        function.cache_clear()
+    forget()
 
 
 def _mamba(factor: float = 1.0) -> dict[str, Any]:
@@ -201,13 +209,14 @@ def test_an_absent_package_is_no_warning(packages: Any, caplog: pytest.LogCaptur
     (
         ({"selective_scan_cuda": OSError("undefined symbol: _ZN3c104cuda9SetDeviceEi")}, "undefined symbol"),
         ({"selective_scan_cuda": NameError("name 'bare_metal_version' is not defined")}, "bare_metal_version"),
+        ({"selective_scan_cuda": SystemExit("built for another GPU")}, "SystemExit: built for another GPU"),
         ({"selective_scan_cuda": ModuleNotFoundError("No module named 'selective_scan_cuda'",
                                                      name="selective_scan_cuda")}, "without selective_scan_cuda"),
         ({"selective_scan_cuda": {}, "mamba_ssm__ops__selective_scan_interface": {}}, "has no attribute"),
         ({"selective_scan_cuda": {}, **_mamba(1.01)}, "is off by"),
         ({"selective_scan_cuda": {}, **_mamba(float("nan"))}, "is off by nan"),
     ),
-    ids=("undefined_symbol", "setup_error", "no_kernel", "no_function", "wrong_numbers", "nan"),
+    ids=("undefined_symbol", "setup_error", "exit", "no_kernel", "no_function", "wrong_numbers", "nan"),
 )  # fmt: skip
 def test_a_broken_installation_is_one_clear_warning(
     packages: Any, caplog: pytest.LogCaptureFixture, installed: dict[str, Any], reason: str
@@ -219,9 +228,49 @@ def test_a_broken_installation_is_one_clear_warning(
     assert reason in record.message and "docs/scan_backends.md" in record.message
 
 
+def _exits(*tensors: object, **options: object) -> None:
+    raise SystemExit("no kernel image")
+
+
+def test_names_of_a_device_share_one_warning(packages: Any, caplog: pytest.LogCaptureFixture) -> None:
+    interface = {"mamba_ssm__ops__selective_scan_interface": {"selective_scan_fn": _exits}}
+    packages(**{**_mamba(), **interface}, selective_scan_cuda={}, causal_conv1d=OSError("undefined symbol"))
+    for device in ("cpu", "cuda", "cuda:0"):
+        assert "mamba-ssm fails on a small case" in str(cuda.fast_scan_reason(device))
+        assert "undefined symbol" in str(cuda.fast_conv_reason(device))
+    assert sorted(r.message.split(":")[1].split()[0] for r in caplog.records) == ["causal-conv1d", "mamba-ssm"]
+    assert "SystemExit: no kernel image" in str(cuda.fast_scan_reason("cpu"))
+
+
+def test_a_device_without_a_number_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert [cuda._full(name) for name in ("cuda", "cuda:0", "cpu")] == ["cuda:1", "cuda:0", "cpu"]
+
+
+def test_an_interruption_is_no_broken_installation(packages: Any) -> None:
+    packages(**_mamba(), selective_scan_cuda=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        cuda.fast_scan_reason("cpu")
+
+
 def test_a_convolution_that_loses_its_activation_is_found(packages: Any, caplog: pytest.LogCaptureFixture) -> None:
     packages(causal_conv1d={"causal_conv1d_fn": lambda x, w, b, activation=None: reference.conv(x, w, b, None, None)})
     assert "causal-conv1d is off by" in str(cuda.fast_conv_reason("cpu"))
+
+
+def test_a_triton_that_exits_at_import_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, path: object = None, target: object = None) -> None:
+            if name.endswith("scan.triton_kernels"):
+                raise SystemExit("no driver")
+
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "kinema.models.layers.scan.triton_kernels", raising=False)
+    triton._import_failure.cache_clear()
+    assert "Triton does not import (SystemExit: no driver)" in str(triton.unavailable(torch.zeros(1, 1, 1)))
+    triton._import_failure.cache_clear()
 
 
 def test_limits_of_the_kernels() -> None:

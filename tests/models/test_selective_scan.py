@@ -1,4 +1,4 @@
-"""The selective scan: every backend against the plain recurrence, its options, and how a backend is chosen."""
+"""The selective scan: every backend against the plain recurrence, its options, and graphs traced through it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kinema.errors import ConfigError, DataError
-from kinema.models.layers import selective_scan as module
-from kinema.models.layers.scan import cpp, reference, torch_backend
+from kinema.models.layers.scan import cpp, torch_backend
 from kinema.models.layers.selective_scan import (
     BACKENDS,
     causal_conv1d,
     causal_conv1d_step,
-    check_backend,
     selective_scan,
     selective_scan_step,
 )
@@ -362,91 +359,3 @@ def test_traced_graphs_hold_the_plain_recurrence() -> None:
     torch.testing.assert_close(program.module()(u), model(u))
     traced = torch.jit.trace(model, (u,), check_trace=False)
     torch.testing.assert_close(traced(2 * u), model(2 * u))
-
-
-def test_wrong_shapes_are_named() -> None:
-    good = {k: v.detach() for k, v in problem().items()}
-    for change, message in (
-        ({"u": good["u"][0]}, "u has shape .* expected B D L"),
-        ({"delta": good["delta"][..., :-1]}, "delta has shape"),
-        ({"A": good["A"][:-1]}, "A has shape"),
-        ({"B": good["B"][:, :-1]}, "B has shape"),
-        ({"C": good["C"][0, 0]}, r"C has shape .* constant \(D, N\)"),
-        ({"B": good["B"][:, None].expand(2, 3, 3, 5)}, "3 groups, which do not divide the 4 channels"),
-        ({"D": good["D"][:-1]}, "D has shape"),
-        ({"z": good["z"][:, :-1]}, "z has shape"),
-        ({"initial_state": torch.zeros(2, 4, 4)}, "initial_state has shape"),
-        ({"A": good["A"].to(torch.complex64)}, "real floating-point numbers only"),
-        ({"u": good["u"].long()}, "real floating-point numbers only"),
-        ({"D": good["D"].to("meta")}, "different devices"),
-        ({"u": good["u"][..., :0], "delta": good["u"][..., :0]}, "no time steps"),
-    ):
-        with pytest.raises(DataError, match=message):
-            selective_scan(**{**good, **change})
-    x = torch.zeros(2, 3, 5)
-    with pytest.raises(DataError, match="weight has shape"):
-        causal_conv1d(x, torch.zeros(4, 3))
-    with pytest.raises(DataError, match="initial_state has shape"):
-        causal_conv1d(x, torch.zeros(3, 4), initial_state=torch.zeros(2, 3, 2))
-    with pytest.raises(ConfigError, match="no activation 'relu'"):
-        causal_conv1d(x, torch.zeros(3, 4), activation="relu")
-
-
-def test_unknown_backends_are_refused() -> None:
-    assert [check_backend(name) for name in BACKENDS] == list(BACKENDS)
-    with pytest.raises(ConfigError, match=r"'cuba' is no backend .* Use model.scan_backend=auto\."):
-        selective_scan(**problem(), backend="cuba")
-
-
-def test_a_forced_backend_that_cannot_run_says_why() -> None:
-    values = problem(dtype=torch.float32)
-    with pytest.raises(ConfigError, match=r"scan_backend=cuda cannot run: .* on cpu\. Use model.scan_backend=auto\."):
-        selective_scan(**values, backend="cuda")
-    with pytest.raises(ConfigError, match=r"scan_backend=cuda cannot run: .* on cpu\."):
-        causal_conv1d(values["u"], torch.zeros(4, 3), backend="cuda")
-
-
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """Forget what was logged and imported before, and again afterwards."""
-    for function in (module._module, module._tell_once):
-        function.cache_clear()
-    yield monkeypatch
-    for function in (module._module, module._tell_once):
-        function.cache_clear()
-
-
-def test_auto_takes_the_fastest_and_says_so_once(fresh: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    values = problem(dtype=torch.float32)
-    expected = selective_scan(**values, backend="reference")
-    if not _COMPILER:
-        with caplog.at_level("INFO", module.__name__):
-            torch.testing.assert_close(selective_scan(**values), expected)
-            selective_scan(**values)
-        assert [r.message for r in caplog.records] == ["selective scan on cpu: cpp backend"]
-        caplog.clear()
-    fresh.setattr(cpp, "unavailable", lambda *_: "no compiler found.")
-    fresh.setattr(cpp, "conv_unavailable", lambda *_: "no compiler found.")
-    with caplog.at_level("INFO", module.__name__):
-        torch.testing.assert_close(selective_scan(**values), expected)
-        x, weight = torch.randn(2, 4, 5), torch.randn(4, 3)
-        torch.testing.assert_close(causal_conv1d(x, weight), causal_conv1d(x, weight, backend="reference"))
-    assert [r.message for r in caplog.records] == [
-        "selective scan on cpu: torch backend (not cpp: no compiler found)",
-        "causal convolution on cpu: torch backend (not cpp: no compiler found)",
-    ]
-
-
-def test_a_backend_whose_module_breaks_counts_as_unavailable(fresh: pytest.MonkeyPatch) -> None:
-    def broken(name: str) -> Any:
-        if name.endswith((".cpp", ".triton")):
-            raise RuntimeError("0 active drivers")
-        return torch_backend if name.endswith("torch_backend") else reference
-
-    fresh.setattr(module.importlib, "import_module", broken)
-    values = problem(dtype=torch.float32)
-    torch.testing.assert_close(selective_scan(**values), selective_scan(**values, backend="reference"))
-    with pytest.raises(ConfigError, match=r"does not import \(RuntimeError: 0 active drivers\)"):
-        selective_scan(**values, backend="triton")
-    x, weight = torch.randn(2, 4, 5), torch.randn(4, 3)
-    torch.testing.assert_close(causal_conv1d(x, weight), causal_conv1d(x, weight, backend="reference"))

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from kinema.core.shapes import expect
 from kinema.core.spec import Signature
 from kinema.errors import ConfigError
-from kinema.models.dstformer import StreamMix
 from kinema.models.inputs import expect_pose
 from kinema.models.layers.drop_path import DropPath, drop_path_rates
 from kinema.models.layers.mamba import BiMamba, Mamba, MambaState
 from kinema.models.layers.mlp import MLP
 from kinema.models.layers.ss2d import add_limb_partners, expect_limbs
+from kinema.models.layers.stream_mix import StreamMix
 from kinema.models.registry import Shapes, depth_of, ratio_of, register
 
 MIXERS = ("v1", "v2", "official")

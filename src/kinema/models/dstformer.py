@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kinema.core.spec import Signature
@@ -15,6 +14,7 @@ from kinema.models.layers.attention import Attention
 from kinema.models.layers.block import NORM_EPS
 from kinema.models.layers.drop_path import DropPath, drop_path_rates
 from kinema.models.layers.mlp import MLP
+from kinema.models.layers.stream_mix import StreamMix
 from kinema.models.registry import Shapes, depth_of, ratio_of, register
 
 
@@ -212,21 +212,3 @@ class DSTBlock(nn.Module):
         """Exchange between the frames of a joint, (B, T, J, dim) to the same."""
         x = x + self.drop_path(self.attn_t(self.norm1_t(x).transpose(1, 2)).transpose(1, 2))
         return x + self.drop_path(self.mlp_t(self.norm2_t(x)))
-
-
-class StreamMix(nn.Linear):
-    """Mix two streams token by token: softmax over the two outputs of Linear(2 * dim, 2) on concat(st, ts).
-
-    A softmax over two logits is the sigmoid of their difference, and the product with the concatenation is the sum
-    of two products, so neither the concatenation nor the pair of weights is built.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(2 * dim, 2)
-
-    def forward(self, st: Tensor, ts: Tensor) -> Tensor:  # type: ignore[override]
-        """Return the mixed stream, (..., dim) like both inputs."""
-        of_st, of_ts = self.weight.chunk(2, dim=1)
-        logits = F.linear(st, of_st, self.bias) + F.linear(ts, of_ts)
-        share = torch.sigmoid(logits[..., :1] - logits[..., 1:])
-        return torch.lerp(ts, st, share.to(st.dtype))

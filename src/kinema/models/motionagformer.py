@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from kinema.core.spec import Signature
 from kinema.errors import ConfigError
-from kinema.models.dstformer import StreamMix
 from kinema.models.inputs import expect_pose
 from kinema.models.layers.attention import Attention
 from kinema.models.layers.drop_path import DropPath
@@ -21,6 +20,7 @@ from kinema.models.layers.graph import (
     neighbour_adjacency,
 )
 from kinema.models.layers.mlp import MLP
+from kinema.models.layers.stream_mix import StreamMix
 from kinema.models.registry import Shapes, depth_of, ratio_of, register
 
 TEMPORAL_GRAPHS = ("similarity", "fixed")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kinema.core.shapes import expect
 from kinema.errors import ConfigError, DataError
-from kinema.models.layers.scan import reference
+from kinema.models.layers.scan import Logged, reference
 
 log = logging.getLogger(__name__)
 
@@ -268,7 +268,7 @@ def _exporting() -> bool:
 # The backends below call foreign code and choose at run time: one graph break instead of a trace through it.
 @torch.compiler.disable
 def _run_scan(backend: str, tensors: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-    module = _choose(backend, "unavailable", "selective scan", tensors)
+    module = _choose(backend, "scan", tensors)
     with torch.autocast(tensors[0].device.type, enabled=False):
         return module.scan(*tensors)
 
@@ -278,14 +278,24 @@ def _run_conv(backend: str, tensors: tuple[Any, ...]) -> Tensor:
     # Only some backends have a convolution of their own; the others stand for the scan alone.
     if backend != "auto" and not hasattr(_module(backend), "conv"):
         backend = "torch" if isinstance(_module(backend), ModuleType) else "auto"
-    module = _choose(backend, "conv_unavailable", "causal convolution", tensors)
+    module = _choose(backend, "conv", tensors)
     with torch.autocast(tensors[0].device.type, enabled=False):  # in the dtype of x, whoever computes it
         return module.conv(*tensors)
 
 
-def _choose(backend: str, question: str, what: str, tensors: tuple[Any, ...]) -> ModuleType:
+# Function of a backend, the one that tells whether it can run, and what it is for readers of the log.
+_QUESTIONS = {"scan": "unavailable", "conv": "conv_unavailable"}
+_NAMES = {"scan": "selective scan", "conv": "causal convolution"}
+
+
+def _choose(backend: str, function: str, tensors: tuple[Any, ...]) -> ModuleType:
     """Return the module to run, for "auto" the first in the order of the device that can."""
-    device = tensors[0].device.type
+    device, question, what = tensors[0].device.type, _QUESTIONS[function], _NAMES[function]
+    # No public function tells; autograd.Function.apply asks the same before it refuses.
+    transformed = torch._C._are_functorch_transforms_active()
+    if backend == "auto" and transformed:
+        _tell_once(what, f"{device} under torch.func", "reference", "")
+        return reference
     if backend != "auto":
         reason = _reason(backend, question, tensors)
         if reason is not None:
@@ -294,6 +304,11 @@ def _choose(backend: str, question: str, what: str, tensors: tuple[Any, ...]) ->
             )
         module = _module(backend)
         assert isinstance(module, ModuleType)
+        if transformed and getattr(module, function) is not getattr(reference, function):
+            raise ConfigError(
+                f"model.scan_backend={backend} cannot run: its {what} has a backward of its own, which the transforms "
+                "of torch.func (grad, vmap, jvp and their like) do not pass. Use model.scan_backend=auto."
+            )
         return module
     passed: list[str] = []
     for name in _ORDER.get(device, ("torch",)):
@@ -302,7 +317,7 @@ def _choose(backend: str, question: str, what: str, tensors: tuple[Any, ...]) ->
         if reason is None and isinstance(module, ModuleType):
             _tell_once(what, device, name, "; ".join(passed))
             return module
-        passed.append(f"{name}: {str(reason).rstrip('.')}")
+        passed.append(name if isinstance(reason, Logged) else f"{name}: {str(reason).rstrip('.')}")
     raise AssertionError("the plain PyTorch form runs everywhere")
 
 

@@ -6,3 +6,9 @@ backend cannot run on them, or None; `scan` gives (y, last_state), differentiabl
 initial_state. A backend with a convolution of its own offers `conv` and `conv_unavailable` as well, called
 with (x, weight, bias, activation, initial_state).
 """
+
+from __future__ import annotations
+
+
+class Logged(str):
+    """A reason that its backend has put into the log already, so that nobody says it again."""

@@ -36,12 +36,12 @@ def library() -> ctypes.CDLL:
     """Return the loaded library, built first where the cache folder does not hold it.
 
     Raises:
-        BuildError: with the reason; it is found once per process and given again at every further call.
+        BuildError: with the reason; it is found and logged once per process and given again at every further call.
     """
     try:
         target = str(folder())
     except RuntimeError:  # an account without a home folder
-        raise BuildError("there is no home folder to keep the library in. Set KINEMA_EXTENSIONS_DIR.") from None
+        target = None
     with _lock:
         found = _library(target)
     if isinstance(found, str):
@@ -58,8 +58,10 @@ def folder() -> Path:
 
 
 @cache
-def _library(target: str) -> ctypes.CDLL | str:
+def _library(target: str | None) -> ctypes.CDLL | str:
     try:
+        if target is None:
+            raise BuildError("there is no home folder to keep the library in. Set KINEMA_EXTENSIONS_DIR.")
         compiler = _compiler()
         path = Path(target) / f"scan-{_key(compiler)}.so"
         if path.is_file():

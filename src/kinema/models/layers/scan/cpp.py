@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kinema.models.layers.scan import build
+from kinema.models.layers.scan import Logged, build
 
 # Below this many state entries a thread costs more than it saves.
 _WORK_PER_THREAD = 1 << 16
@@ -44,7 +44,7 @@ def unavailable(u: Tensor, *_: object) -> str | None:
     try:
         build.library()
     except build.BuildError as error:
-        return str(error)
+        return Logged(error)
     return None
 
 

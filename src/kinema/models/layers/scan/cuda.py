@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kinema.models.layers.scan import reference
+from kinema.models.layers.scan import Logged, reference
 
 log = logging.getLogger(__name__)
 
 MAX_STATE = 256
 _MAX_CHANNELS = 65535
 _INSTALL = "docs/scan_backends.md has the installation."
+_MODULES = {
+    "mamba-ssm": ("mamba_ssm.ops.selective_scan_interface", "selective_scan_cuda"),
+    "causal-conv1d": ("causal_conv1d",),
+}
+_warned: set[str] = set()
 
 
 def fast_scan_available(device: str = "cuda") -> bool:
@@ -30,16 +34,21 @@ def fast_scan_available(device: str = "cuda") -> bool:
     return fast_scan_reason(device) is None
 
 
-@cache
 def fast_scan_reason(device: str = "cuda") -> str | None:
     """Give the reason why mamba-ssm's scan is not used, None if it is; a broken installation is logged once."""
-    return _reason("mamba-ssm", ("mamba_ssm.ops.selective_scan_interface", "selective_scan_cuda"), _probe_scan, device)
+    return _reason("mamba-ssm", _full(device))
 
 
-@cache
 def fast_conv_reason(device: str = "cuda") -> str | None:
     """Give the reason why causal-conv1d is not used, None if it is; a broken installation is logged once."""
-    return _reason("causal-conv1d", ("causal_conv1d",), _probe_conv, device)
+    return _reason("causal-conv1d", _full(device))
+
+
+def _full(device: str) -> str:
+    """Name a device with its number: "cuda" is one of them."""
+    if device == "cuda" and torch.cuda.is_available():
+        return f"cuda:{torch.cuda.current_device()}"
+    return device
 
 
 def unavailable(
@@ -126,27 +135,44 @@ def conv(
     return function(x.contiguous(), weight.contiguous(), bias, activation=activation)[..., before:]
 
 
-def _reason(package: str, modules: tuple[str, ...], probe: Callable[[str], float], device: str) -> str | None:
+@cache
+def _reason(package: str, device: str) -> str | None:
+    reason = _import_failure(package)
+    if reason is not None:
+        return reason
+    try:
+        difference = (_probe_scan if package == "mamba-ssm" else _probe_conv)(device)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return _warn(package, f"fails on a small case ({type(error).__name__}: {error})")
+    if not difference < 1e-3:  # NaN as well
+        return _warn(package, f"is off by {difference:.2g} on a small case")
+    return None
+
+
+@cache
+def _import_failure(package: str) -> str | None:
+    modules = _MODULES[package]
     try:
         for name in modules:
             importlib.import_module(name)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == modules[0].split(".")[0]:  # the common case deserves no warning
             return f"{package} is not installed ({error}). {_INSTALL}"
-        return _warn(f"{package} is installed without {error.name}. {_INSTALL}")
-    except Exception as error:
-        return _warn(f"{package} does not import ({type(error).__name__}: {error}). {_INSTALL}")
-    try:
-        difference = probe(device)
-    except Exception as error:
-        return _warn(f"{package} fails on a small case ({type(error).__name__}: {error}). {_INSTALL}")
-    if not difference < 1e-3:  # NaN as well
-        return _warn(f"{package} is off by {difference:.2g} on a small case. {_INSTALL}")
+        return _warn(package, f"is installed without {error.name}")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit of a module that is a program, too
+        return _warn(package, f"does not import ({type(error).__name__}: {error})")
     return None
 
 
-def _warn(reason: str) -> str:
-    log.warning("Going on without a CUDA package: %s", reason)
+def _warn(package: str, fault: str) -> Logged:
+    reason = Logged(f"{package} {fault}. {_INSTALL}")
+    if package not in _warned:  # the same installation may fail on each of several devices
+        _warned.add(package)
+        log.warning("Going on without a CUDA package: %s", reason)
     return reason
 
 

@@ -29,7 +29,9 @@ def _import_failure() -> str | None:
     """Why the kernels cannot be imported, or None. Whatever Triton raises at import is a reason."""
     try:
         import kinema.models.layers.scan.triton_kernels  # noqa: F401
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, too
         return f"Triton does not import ({type(error).__name__}: {error}). pip install 'kinema[triton]' brings it."
     return None
 
