@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench clean
+.PHONY: help setup demo test test-slow lint format bench clean table-h36m table-humaneva table-3dhp table-cmu
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # torch goes first and pinned: pip then takes the build this machine offers (the CPU build from a local index or a
 # find-links folder, the CUDA build from the public index on Linux) and nothing later replaces it.
@@ -44,6 +44,20 @@ format: $(READY) ## let ruff lay out and repair the code
 
 bench: $(READY) ## speed as ratios against plain references, measured in one run
 	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.bench
+
+# KINEMA_DATA (or ARGS='--data DIR') says where the data is; checkpoints are looked for in checkpoint/ here and beside
+# the data (ARGS='--checkpoints DIR'). ARGS takes overrides too: ARGS='trainer=gpu'. docs/results/tables.md.
+table-h36m: $(READY) ## Human3.6M: published results beside those of checkpoints and runs at hand
+	$(BIN)/python -m scripts.table h36m $(ARGS)
+
+table-humaneva: $(READY) ## HumanEva-I: the same
+	$(BIN)/python -m scripts.table humaneva $(ARGS)
+
+table-3dhp: $(READY) ## MPI-INF-3DHP: the same
+	$(BIN)/python -m scripts.table 3dhp $(ARGS)
+
+table-cmu: $(READY) ## CMU subset: train what has no finished run yet (ten CPU minutes each), then compare
+	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.table cmu --train $(ARGS)
 
 clean: ## remove what runs and tests have left (not .venv, not the cache)
 	rm -rf outputs multirun .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -27,6 +27,7 @@ from kinema.core.camera import world_to_camera
 from kinema.core.skeleton import skeleton
 from kinema.models import registry
 from kinema.models.videopose3d import VideoPose3D
+from tests.data import bodies
 from tests.data.layouts import layout
 
 TOP = Path(__file__).resolve().parents[1]
@@ -119,7 +120,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     state = {"epoch": 80, "lr": 1e-4, "random_state": np.random.RandomState(0), "optimizer": None}
     for path in ("checkpoint/pretrained_h36m_cpn.bin", "FILE"):
         torch.save({**state, "model_pos": model.state_dict()}, tmp_path / path)
-    np.save(tmp_path / "keypoints.npy", np.random.default_rng(0).uniform(100, 900, (20, 17, 3)).astype(np.float32))
+    np.save(tmp_path / "keypoints.npy", bodies.synthetic("coco17", frames=20).astype(np.float32))
     np.savez(tmp_path / "predictions.npz", meta=np.asarray("{}"), **{"pose3d/a": np.zeros((5, 17, 3), np.float32)})
     return tmp_path
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kinema.inference.slide import pad_edges, slide
+from kinema.models.poseformerv2 import PoseFormerV2
 from kinema.models.videopose3d import VideoPose3D
 from scripts.bench import reference_networks as reference
 from scripts.bench.bench_networks import gradients_differ, poseformer, step
@@ -74,6 +75,43 @@ bench(
     small=_SMALL_PF,
     bound=60,
     goal=140,
+    tolerance=1e-5,
+)
+
+
+@torch.no_grad()
+def build_poseformerv2_video(
+    *, frames: int, kept: int, coeffs: int, dim: int, depth: int, heads: int, length: int
+) -> Pair:
+    """A prediction per frame; the hard cases are videos shorter than a window, down to one frame."""
+    torch.manual_seed(0)
+    model = PoseFormerV2(
+        num_frames=frames, num_joints=17, num_joints_out=17, in_channels=2, kept_frames=kept, kept_coeffs=coeffs,
+        dim=dim, depth=depth, num_heads=heads, mlp_ratio=2, qkv_bias=True, dropout=0.0, attn_dropout=0.0, drop_path=0.0,
+    ).eval()  # fmt: skip
+    scatter(model, 0.01)
+    video = pad_edges(torch.randn(1, length, 17, 2), model.signature.context)
+    hard = [pad_edges(torch.randn(1, short, 17, 2), model.signature.context) for short in (1, 5)]
+
+    @torch.no_grad()
+    def plain(x: Tensor) -> Tensor:
+        return reference.poseformerv2_video(model, x)
+
+    def difference() -> float:
+        return distance(*((slide(model, x), plain(x)) for x in (video, *hard)))
+
+    return Pair(lambda: plain(video), lambda: slide(model, video), difference)
+
+
+bench(
+    build_poseformerv2_video,
+    "poseformerv2_video",
+    operation="PoseFormer V2 81/9/9 video, 128 frames",
+    reference="one window per frame",
+    sizes={"frames": 81, "kept": 9, "coeffs": 9, "dim": 32, "depth": 4, "heads": 8, "length": 128},
+    small={"frames": 9, "kept": 3, "coeffs": 4, "dim": 8, "depth": 2, "heads": 2, "length": 13},
+    bound=1.1,
+    goal=1.25,
     tolerance=1e-5,
 )
 

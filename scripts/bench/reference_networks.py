@@ -6,6 +6,7 @@ gradients can be compared name by name.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -79,6 +80,67 @@ def poseformer_spatial(model: Any, pose: Tensor) -> Tensor:
 def poseformer_video(model: Any, pose: Tensor) -> Tensor:
     """One window per frame of an edge-padded video, all windows as one batch: (1, L + F - 1, J, C) to (1, L, J, 3)."""
     return poseformer(model, windows_of(pose, model.signature.frames)).transpose(0, 1)
+
+
+def poseformerv2(model: Any, pose: Tensor) -> Tensor:
+    """PoseFormer V2 on windows: transforms by the FFT, the kept frames of every window through the spatial stage.
+
+    Args:
+        model: a PoseFormerV2; in evaluation mode, or with a drop path of 0.
+        pose: (B, F, J, C).
+
+    Returns:
+        (B, 1, J, 3).
+    """
+    batch, frames, joints, channels = pose.shape
+    kept, coeffs = model.Temporal_pos_embed.shape[1], model.Temporal_pos_embed_.shape[1]
+    centre = (frames - 1) // 2
+    x = pose[:, centre - kept // 2 : centre + kept // 2 + 1].reshape(batch * kept, joints, channels)
+    x = _linear(x, model.Joint_embedding) + model.Spatial_pos_embed
+    for block in model.Spatial_blocks:
+        x = _block(block, x)
+    x = _norm(x, model.Spatial_norm).reshape(batch, kept, -1) + model.Temporal_pos_embed
+    spectrum = _dct(pose.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)[:, :coeffs].reshape(batch, coeffs, -1)
+    x = torch.cat([_linear(spectrum, model.Freq_embedding) + model.Temporal_pos_embed_, x], dim=1)
+    half = x.shape[1] // 2
+    for block in model.blocks:
+        x = x + _attention(block.attn, _norm(x, block.norm1))
+        first, rest = x[:, :half], x[:, half:]
+        first = first + _mlp(block.mlp1, _norm(first, block.norm2))
+        turned = _dct(_norm(rest, block.norm3).permute(0, 2, 1)).permute(0, 2, 1)
+        rest = rest + _inverse_dct(_mlp(block.mlp2, turned).permute(0, 2, 1)).permute(0, 2, 1)
+        x = torch.cat([first, rest], dim=1)
+    x = _norm(x, model.Temporal_norm)
+    means = [
+        F.conv1d(part, layer.weight, layer.bias)
+        for part, layer in ((x[:, :coeffs], model.weighted_mean), (x[:, coeffs:], model.weighted_mean_))
+    ]
+    return _linear(_norm(torch.cat(means, dim=-1), model.head[0]), model.head[1]).reshape(batch, 1, joints, 3)
+
+
+def poseformerv2_video(model: Any, pose: Tensor) -> Tensor:
+    """One window per frame of an edge-padded video, all windows as one batch: (1, L + F - 1, J, C) to (1, L, J, 3)."""
+    return poseformerv2(model, windows_of(pose, model.signature.frames)).transpose(0, 1)
+
+
+def _dct(x: Tensor) -> Tensor:
+    """Unnormalised DCT-II of the last axis, by an FFT of the samples in the order even, then odd backwards."""
+    count = x.shape[-1]
+    spectrum = torch.fft.fft(torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], dim=-1))
+    return 2 * (spectrum * torch.exp(-1j * _phase(x, count))).real
+
+
+def _inverse_dct(x: Tensor) -> Tensor:
+    count = x.shape[-1]
+    turned = torch.cat([torch.zeros_like(x[..., :1]), x.flip(-1)[..., :-1]], dim=-1)  # X_N-k
+    order = torch.fft.ifft((x - 1j * turned) / 2 * torch.exp(1j * _phase(x, count))).real
+    out = torch.empty_like(x)
+    out[..., ::2], out[..., 1::2] = order[..., : (count + 1) // 2], order[..., (count + 1) // 2 :].flip(-1)
+    return out
+
+
+def _phase(x: Tensor, count: int) -> Tensor:
+    return math.pi / (2 * count) * torch.arange(count, dtype=x.dtype, device=x.device)
 
 
 def videopose3d_strided(model: Any, windows: Tensor) -> Tensor:

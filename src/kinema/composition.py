@@ -117,7 +117,7 @@ def build_model(config: DictConfig) -> nn.Module:
 
 def _model_of_checkpoint(config: DictConfig) -> nn.Module:
     from kinema.checkpoints.envelopes import read_weights
-    from kinema.checkpoints.load import TRAINING_ONLY, identify, load
+    from kinema.checkpoints.load import HMSFT_FILES, NOT_HMSFT, TRAINING_ONLY, identify, is_lent_to_hmsft, load
     from kinema.models.registry import model_class
 
     found = read_weights(config.ckpt)
@@ -125,8 +125,13 @@ def _model_of_checkpoint(config: DictConfig) -> nn.Module:
     # Kinema's own files tell every argument, official ones leave some open (heads, causal).
     unknowable = {} if found.record else dict(getattr(model_class(family), "unknowable", {}))
     chosen = get_class(config.model["_target_"])
-    same_family = getattr(chosen, "registered_name", None) == family
-    if model_was_chosen() and not same_family:
+    asked = getattr(chosen, "registered_name", None)
+    same_family = asked == family
+    # Users of the HMSFT repository evaluate PoseFormer V1 without knowing; of the usual names `load` says so itself.
+    lent = asked == "hmsft" and is_lent_to_hmsft(found, family)
+    if lent and found.path.name not in HMSFT_FILES:
+        log.warning(NOT_HMSFT, found.path)
+    if model_was_chosen() and not same_family and not lent:
         raise ConfigError(
             f"{config.ckpt} holds a {family} but model={HydraConfig.get().runtime.choices['model']} was chosen. "
             f"Drop model=, the file tells its own."
@@ -142,6 +147,8 @@ def _model_of_checkpoint(config: DictConfig) -> nn.Module:
                 f"{config.ckpt} was built with {key}={_shown(arguments[key])}, not model.{key}={_shown(wanted)}. "
                 f"Use model.{key}={_shown(arguments[key])}, or drop model.{key} to follow the file."
             )
+        elif key not in arguments and not same_family:
+            raise ConfigError(f"{config.ckpt} holds a {family}, which has no {key}. Drop model.{key}.")
     if same_family:
         # What a file cannot tell (heads, causal) stands in the yaml of its size, if that is the one composed.
         node = OmegaConf.to_container(config.model, resolve=True)
@@ -201,6 +208,11 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
             f"dataset={dataset} serves {', '.join(sorted(spec.tasks)) or 'prediction of new videos only'}, "
             f"not task={task.name}. Use dataset=synthetic, or another task."
         )
+    if config.mode == "train" and config.dataset.get("subjects_unlabeled") and "unlabeled" not in task.sources:
+        raise ConfigError(
+            f"task={task.name} trains on labelled data alone, and dataset.subjects_unlabeled names persons without "
+            "labels. Use task=lifting_semi model.trajectory=true, or dataset.subjects_unlabeled=[]."
+        )
     if config.mode in ("train", "test") and not spec.has_3d and "pose3d" in task.needs:
         raise ConfigError(f"dataset={dataset} has no 3D truth. Use mode=predict or mode=render with it.")
     origin = str(config.ckpt) if config.ckpt else _model_name(config)
@@ -209,11 +221,11 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
         ("num_joints_out", "output", signature.joints_out, spec.skeleton),
     ):
         if wanted is not None and found != len(wanted):
-            remedy = (
-                "Use a data set (or a converter) with that skeleton, or another checkpoint."
-                if config.ckpt
-                else f"Use model.{key}={len(wanted)}, or drop model.{key} to follow the data set."
-            )
+            remedy = f"Use model.{key}={len(wanted)}, or drop model.{key} to follow the data set."
+            if config.ckpt:
+                remedy = "Use a data set (or a converter) with that skeleton, or another checkpoint."
+            elif key not in config.model:
+                remedy = "It gives as many joints as it takes. Use keypoints of that skeleton, or model=videopose3d."
             raise ConfigError(f"{origin} has {found} {kind} joints but dataset={dataset} has {len(wanted)}. {remedy}")
     frames = config.dataset.get("frames")
     if frames is not None:

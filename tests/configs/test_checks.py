@@ -47,3 +47,32 @@ def test_data_that_writes_the_input_otherwise_is_refused_with_the_override(train
 def test_other_noise_is_allowed(trained: Path) -> None:
     noisy = "dataset.transforms=[{noise:{std:0.01}},{relative_input:{scale:4.0}},pose]"
     _checked(compose([f"ckpt={trained}", "mode=test", noisy]))
+
+
+def test_a_loss_without_weights_for_the_joints_is_refused_before_the_first_batch() -> None:
+    words = ["experiment=dbmambapose/mpi_inf_3dhp_xs", "task.losses.tcl=0.5"]
+    with pytest.raises(ConfigError, match="mpi_inf_3dhp17") as refusal:
+        _checked(compose(words))
+    remedy = str(refusal.value).rsplit("Use ", 1)[1].rstrip(".")
+    assert remedy == "task.losses.tcl=0"
+    _checked(compose([*words, remedy]))
+
+
+COCO_TO_HUMANEVA = ["dataset=humaneva15", "dataset.skeleton2d=coco17", "dataset.num_joints=17"]
+
+
+@pytest.mark.parametrize("model", ["videopose3d", "poseformer"])
+def test_coco_keypoints_give_the_fifteen_joints_of_humaneva(model: str) -> None:
+    config = compose([*COCO_TO_HUMANEVA, f"model={model}"])
+    signature = build_model(config).signature
+    assert (signature.joints, signature.joints_out) == (17, 15)
+    _checked(config)
+    _checked(compose(["dataset=humaneva15", f"model={model}"]))
+
+
+@pytest.mark.parametrize("model", ["dstformer_tiny", "motionagformer_xs"])
+def test_networks_that_keep_their_joints_say_so(model: str) -> None:
+    message = r"17 output joints but dataset=humaneva15 has 15\. It gives as many joints as it takes\..*videopose3d"
+    with pytest.raises(ConfigError, match=message):
+        _checked(compose([*COCO_TO_HUMANEVA, f"model={model}"]))
+    _checked(compose([*COCO_TO_HUMANEVA, "model=videopose3d"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import pytest
 import torch
 from hydra.utils import get_class, get_object
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from kinema import launch
 from kinema.composition import build_data, build_task, check, compose, make
+from kinema.core.spec import Signature
+from kinema.errors import ConfigError
 
 CONF = launch.config_dir()
 # Given by composition at run time, not by yaml.
@@ -87,6 +91,60 @@ def test_every_experiment_fits_together(name: str) -> None:
     data = build_data(config, model.signature)
     task = build_task(config, model)
     check(task, model.signature, data.spec, config)
+
+
+class Given(nn.Module):
+    """Gives random poses of a network's shape, which depend on one parameter."""
+
+    def __init__(self, signature: Signature) -> None:
+        super().__init__()
+        self.signature = signature
+        self.size = nn.Parameter(torch.ones(()))
+        twin = dataclasses.replace(signature, joints_out=1, trajectory=False)
+        self.trajectory = Given(twin) if signature.trajectory else None
+
+    def forward(self, pose: torch.Tensor) -> torch.Tensor:
+        frames = pose.shape[1] - sum(self.signature.context)
+        return self.size * torch.randn(len(pose), frames, self.signature.joints_out, 3)
+
+
+def check_losses(config: DictConfig) -> None:
+    """Compute the losses of a configuration once, on random poses of its data's skeletons."""
+    with torch.device("meta"):
+        signature = make(config.model).signature
+    spec = build_data(config, signature).spec
+    task = build_task(config, Given(signature))
+    task.describe(spec=spec.to_dict(), config={})
+    torch.manual_seed(0)
+    margin = sum(signature.context)
+    batch = {
+        "pose": torch.randn(2, 4 + margin, len(spec.skeleton2d), signature.in_channels),
+        "pose2d": torch.randn(2, 4 + margin, len(spec.skeleton2d), 3),
+        "pose3d": torch.randn(2, 4, len(spec.skeleton), 3),
+    }
+    if config.dataset.get("subjects_unlabeled"):
+        batch = {"labeled": batch, "unlabeled": batch | {"intrinsics": torch.randn(2, 9)}}
+    terms = task.loss(batch)
+    wanted = {"loss"} | {name for name, weight in config.task.losses.items() if weight}
+    assert set(terms) == wanted - (set() if "labeled" in batch else {"projection", "bone_length"})
+    assert all(term.isfinite() and term > 0 for term in terms.values()), terms
+    terms["loss"].backward()
+    assert task.model.size.grad.isfinite()
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_can_compute_its_losses(name: str) -> None:
+    check_losses(compose([f"experiment={name}"]))
+
+
+def test_an_impossible_recipe_would_be_caught() -> None:
+    with pytest.raises(ConfigError, match="mpi_inf_3dhp17, which has no published joint weights"):
+        check_losses(compose(["experiment=motionagformer/mpi_inf_3dhp_s", "task.losses.weighted_mpjpe=1"]))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_has_the_last_word_on_its_choices(name: str) -> None:
+    assert OmegaConf.load(CONF / "experiment" / f"{name}.yaml").defaults[-1] == "_self_"
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

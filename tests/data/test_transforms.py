@@ -79,6 +79,23 @@ def test_noise_moves_the_input_and_leaves_the_target() -> None:
     assert abs(float(moved[..., :2].std()) - 0.1) < 0.01
 
 
+def test_pixel_noise_is_of_the_image_and_the_same_for_a_frame_of_the_order() -> None:
+    batch = _batch(30) | {"width": torch.tensor([1000, 500]).repeat(15)}
+    (function,) = resolve([{"pixel_noise": {"std": 5.0}}], "transforms", **GIVEN)
+    assert function.needs == ("width",)
+    noisy = function(batch, _draws(batch))
+    assert torch.equal(noisy["pose2d"], batch["pose2d"])
+    moved = noisy["pose"] - batch["pose2d"]
+    assert torch.equal(moved[..., 2], torch.zeros_like(moved[..., 2]))
+    for width, rows in ((1000, slice(0, None, 2)), (500, slice(1, None, 2))):
+        pixels = moved[rows, ..., :2] * width / 2
+        assert abs(float(pixels.std()) - 5) < 0.3 and abs(float(pixels.mean())) < 0.3
+    assert torch.equal(function(batch, _draws(batch))["pose"], noisy["pose"])
+    part = {key: value[4:9] for key, value in batch.items()}
+    alone = function(part, Draws(1, 0, part["draw"], batch["draw"][:1] // 4))
+    torch.testing.assert_close(alone["pose"], noisy["pose"][4:9])
+
+
 def test_relative_input_keeps_the_root_and_enlarges_the_rest() -> None:
     batch = _batch(8)
     made = _apply({"relative_input": {"scale": 4.0}}, batch)

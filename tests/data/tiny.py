@@ -75,7 +75,7 @@ def store(**options: Any) -> Sequences:
     return Sequences.from_arrays(items, skeleton=body, skeleton2d=body)
 
 
-def datamodule(root: Path, **changes: Any) -> MotionDataModule:
+def datamodule(root: Path, kind: type[MotionDataModule] = MotionDataModule, **changes: Any) -> Any:
     """A DataModule over the written file; `changes` are constructor arguments."""
     options: dict[str, Any] = {
         "name": "tiny", "reader": "tests.data.tiny", "reader_options": {}, "root": root, "cache_dir": root / "cache",
@@ -88,4 +88,4 @@ def datamodule(root: Path, **changes: Any) -> MotionDataModule:
         "eval_batch_size": 4, "num_workers": 0, "order": "seeded", "augment": [], "transforms": ["pose"],
         "confidence": True, "on_nan": "error", "store_mirrored": False, "seed": 0,
     }  # fmt: skip
-    return MotionDataModule(**{**options, **changes})
+    return kind(**{**options, **changes})

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kinema import cli
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 # A run of seconds: few short sequences, a small network, a handful of steps.
@@ -43,6 +45,20 @@ def run(
     if check and result.returncode != 0:
         raise AssertionError(f"exit {result.returncode}\n{result.stdout[-4000:]}\n{result.stderr[-6000:]}")
     return result
+
+
+def in_process(*words: str) -> None:
+    """Run `run.py WORDS` in the current folder and this process; fails unless it ends well."""
+    before, environment = sys.argv, dict(os.environ)
+    sys.argv = ["run.py", *words]
+    try:
+        cli.main()
+    except SystemExit as error:
+        assert not error.code, f"{' '.join(words)} ended with code {error.code}"
+    finally:
+        sys.argv = before
+        os.environ.clear()
+        os.environ.update(environment)
 
 
 def metrics(folder: Path) -> dict[str, Any]:

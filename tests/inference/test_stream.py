@@ -231,7 +231,9 @@ def test_nothing_grows_with_the_frames() -> None:
         (lambda: Recurrent().eval(), {"look_ahead": 1}, "is causal"),
         (lambda: convolutions(causal=True), {"look_ahead": 1}, "look_ahead=0"),
         (clips, {"look_ahead": 5}, "look_ahead=4"),
-        (clips, {"look_ahead": -1}, "look_ahead=4"),
+        (clips, {"look_ahead": -1}, "look_ahead=-1 is no number of frames to wait for. DSTformer takes 0 to 4"),
+        (clips, {"look_ahead": 1.5}, "look_ahead=1.5 is no number of frames"),
+        (lambda: Recurrent().eval(), {"look_ahead": -1}, "takes 0, it is causal"),
         (windows, {"look_ahead": 40}, "frames ahead at most"),
         (lambda: clips().train(), {}, "model.eval"),
     ],
@@ -341,11 +343,27 @@ def test_a_line_in_is_a_line_out() -> None:
     assert watch.frames == 6
 
 
-@pytest.mark.parametrize("line", ["[[1, 2], [3", "{}", "[1, 2]", "[[1, 2, 3, 4]]", "[[1, NaN]]", '[["a", 1]]', "null"])
+NO_FRAMES = [
+    "[[1, 2], [3", "{}", "[1, 2]", "[[1, 2, 3, 4]]", "[[1, NaN]]", '[["a", 1]]', "null", "[[1, Infinity]]",
+    "[[1, 1e30]]", "[[-1e300, 1]]", "[[1, 1e400]]", f"[[1, 1{'0' * 400}]]", f"[[1, 1{'0' * 5000}]]", "[[1, 2, 1e9]]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", NO_FRAMES, ids=range(len(NO_FRAMES)))
 def test_a_line_that_is_no_frame_is_named(line: str) -> None:
     model = Echo(3, "max").eval()
     with pytest.raises(DataError, match="line 2"):
         lift_lines(["[[1, 2]]", line], stream(model), lambda points, _: torch.from_numpy(points), io.StringIO())
+
+
+@pytest.mark.parametrize("lines", [[], ["\n", "  \n"]], ids=["nothing", "blank"])
+@pytest.mark.parametrize("make", [lambda: Echo(3, "max"), lambda: Recurrent(joints=1)], ids=["clips", "causal"])
+def test_a_stream_without_frames_ends_quietly(make: Any, lines: list[str]) -> None:
+    out = io.StringIO()
+    made = stream(make().eval())
+    watch = lift_lines(lines, made, lambda points, _: torch.from_numpy(points), out)
+    assert out.getvalue() == "" and watch.frames == 0
+    assert "0 frames one by one: 0.0 frames/s" in watch.sentence(made.latency, 50.0)
 
 
 def test_a_stopwatch_keeps_a_bounded_past() -> None:

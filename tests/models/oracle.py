@@ -23,14 +23,16 @@ def norm(x: Tensor, state: State, eps: float) -> Tensor:
     return centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt() * state["weight"] + state["bias"]
 
 
-def attention(x: Tensor, state: State, heads: int) -> Tensor:
-    """One sequence of tokens (N, C)."""
+def attention(x: Tensor, state: State, heads: int, bias: Tensor | None = None) -> Tensor:
+    """One sequence of tokens (N, C); `bias` (heads, N, N) is added to the logits."""
     count, dim = x.shape
     qkv = linear(x, part(state, "qkv")).reshape(count, 3, heads, dim // heads)
     out = torch.zeros(count, heads, dim // heads, dtype=x.dtype)
     for head in range(heads):
         for i in range(count):
             logits = torch.stack([qkv[i, 0, head] @ qkv[j, 1, head] for j in range(count)]) * (dim // heads) ** -0.5
+            if bias is not None:
+                logits = logits + bias[head, i]
             shares = (logits - logits.max()).exp()
             shares = shares / shares.sum()
             for j in range(count):

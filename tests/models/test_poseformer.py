@@ -35,6 +35,7 @@ CASES = (
     small(),
     small(num_frames=9, num_joints=15, dim=8, num_heads=4, depth=1, mlp_ratio=1.7, in_channels=3),
     small(num_frames=1, num_joints=5, qkv_bias=False, dropout=0.1, attn_dropout=0.1, drop_path=0.1),
+    small(num_joints=17, num_joints_out=15),
 )
 
 
@@ -102,6 +103,22 @@ def test_spatial_samples_are_frames_and_temporal_samples_are_windows() -> None:
 def test_refuses_a_window_without_centre() -> None:
     with pytest.raises(ConfigError, match=r"model\.num_frames=7"):
         PoseFormer(**small(num_frames=6))
+
+
+def test_other_joints_out_change_the_last_layer_alone() -> None:
+    values = arguments("poseformer")
+    assert values["num_joints_out"] == 17
+    with torch.device("meta"):
+        same, fewer = (PoseFormer(**{**values, "num_joints_out": joints}) for joints in (17, 15))
+        unstated = PoseFormer(**{key: value for key, value in values.items() if key != "num_joints_out"})
+    shapes, other = ({name: tuple(t.shape) for name, t in m.state_dict().items()} for m in (same, fewer))
+    assert {name: shape for name, shape in other.items() if shapes[name] != shape} == {
+        "head.1.weight": (45, 544), "head.1.bias": (45,),
+    }  # fmt: skip
+    assert set(shapes) == set(other)
+    assert PoseFormer.recognise(other)["num_joints_out"] == 15
+    # A checkpoint from before the argument existed was trained with as many joints out as in.
+    assert unstated.arguments == same.arguments and unstated.signature == same.signature
 
 
 def test_recognise_leaves_the_frequency_branch_to_its_successor() -> None:

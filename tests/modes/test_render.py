@@ -130,6 +130,23 @@ def test_a_video_of_any_size_lies_under_the_keypoints(tmp_path: Path, checkpoint
     assert corners[1] > 220  # they are skipped together with the keypoints
 
 
+@pytest.mark.skipif(clips.ffmpeg() is None, reason="no ffmpeg on this machine")
+def test_a_video_that_does_not_fit_is_told(tmp_path: Path, checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+    video, path = tmp_path / "video.mp4", tmp_path / "a.gif"
+    clips.write_clip(video, (np.full((48, 64, 3), 90, np.uint8) for _ in range(10)), 30)
+    render(tmp_path, checkpoint, f"render.output={path}", f"render.video={video}", "render.skip=4")
+    with Image.open(path) as image:
+        assert image.n_frames == 3  # type: ignore[attr-defined]  # six of fifty a second
+    told = caplog.text
+    assert "is 64 x 48 pixels, the keypoints belong to 1000 x 100" in told
+    assert "has about 10 frames, the sequence 24" in told
+    assert "the video has 30 frames per second, the sequence 50" in told
+    assert "ends, or cannot be decoded, after 6 of 20 frames" in told
+    with pytest.raises(Exception, match="The video ends before the first frame"):
+        render(tmp_path, checkpoint, f"render.output={path}", f"render.video={video}", "render.skip=12")
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -27,7 +27,11 @@ YAML = {"h36m": "h36m_gt", "humaneva15": "humaneva15", "custom": "custom"}
 
 def ours(config: Mapping[str, Any]) -> dict[str, Any]:
     """Official constructor values under our names, without facts and without what is fixed."""
-    renamed = {OFFICIAL_NAMES.get(name, name): value for name, value in config.items() if name not in FACTS}
+    # What the scripts were not told is null (kept coefficients: as many as kept frames) and stands in the weights.
+    given = {
+        name: value for name, value in config.items() if name not in FACTS and (value is not None or name in FIXED)
+    }
+    renamed = {OFFICIAL_NAMES.get(name, name): value for name, value in given.items()}
     for name, value in FIXED.items():
         assert renamed.pop(name, value) == value, f"{name} is another value than the published one"
     return renamed
@@ -75,6 +79,7 @@ def _parser() -> _Parser:
         (("-f", "-frame", "--number-of-frames"), "num_frame", int, None),
         (("-frame-kept", "--number-of-kept-frames"), "number_of_kept_frames", int, None),
         (("-coeff-kept", "--number-of-kept-coeffs"), "number_of_kept_coeffs", int, None),
+        (("-std",), "noise", float, 0.0),
         (("--depth",), "depth", int, None),
         (("--embed-dim-ratio",), "embed_dim_ratio", int, None),
         (("-arc", "--architecture"), "filter_widths", lambda text: [int(width) for width in text.split(",")], None),
@@ -120,7 +125,7 @@ def options_of(cli: str) -> argparse.Namespace:
     """The options of a recorded command line.
 
     Raises:
-        AssertionError: for a flag that no check here honours (semi-supervised training, noise of PoseFormerV2, ...).
+        AssertionError: for a flag that no check here honours (semi-supervised training, ...).
     """
     words: list[str] = []
     for word in shlex.split(cli):
@@ -144,6 +149,7 @@ class Peer:
 
     def __init__(self, topic: Path, data: Path, weights: str, cli: str) -> None:
         self.options = options_of(cli)
+        assert self.options.noise == 0, f"{cli}: noise without a seed cannot be repeated"
         self.data = data
         folder, _, self.without = weights.partition(" without ")
         assert self.without in ("", "model_traj"), f"weights {weights!r} are not understood"

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from kinema.checkpoints.envelopes import read_weights
 from kinema.checkpoints.export import export
+from kinema.checkpoints.files import SUFFIXES
 from kinema.checkpoints.load import difference, identify, load
 from kinema.errors import CheckpointError
-from kinema.models.registry import model_class
+from kinema.models.registry import model_class, models
 from tests.parity.golden import FIXTURES, ROOT, Case, cases
 from tests.parity.official import ours
 
 pytestmark = pytest.mark.parity
+
+# Values that some files do not tell and that shape no tensor; these fit every file.
+TOLD = {"num_heads": 1, "num_frames": 243}
 
 
 @cases("poseformer", "ckpt_layout")
@@ -52,32 +55,42 @@ def test_checkpoint_layout(case: Case, tmp_path: Path) -> None:
     case.finish()
 
 
-def _files() -> list[Any]:
-    """Every checkpoint of the golden root that a lifter may lie in, whatever its case tests."""
-    found = []
-    for mark, root in (("", ROOT), ("kept-", FIXTURES)):
-        for topic in ("motionbert", "poseformer"):
-            for path in sorted((root / topic).rglob("*.bin")):
-                found.append(pytest.param(path, id=f"{mark}{topic}/{path.parent.name}/{path.name}"))
-    return found
+def _files() -> list[tuple[str, Path]]:
+    """Every checkpoint under the golden roots, whatever its topic and its case test: its id, and the file."""
+    return [
+        (f"{mark}{path.relative_to(root)}", path)
+        for mark, root in (("", ROOT), ("kept-", FIXTURES))
+        for path in sorted(root.rglob("*"))
+        if path.suffix in SUFFIXES and path.is_file()
+    ]
 
 
-@pytest.mark.parametrize("path", _files())
+def test_checkpoints_of_every_topic_are_walked() -> None:
+    topics = {path.relative_to(FIXTURES).parts[0] for name, path in _files() if name.startswith("kept-")}
+    assert {"poseformer", "mamba"} <= topics
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=name) for name, path in _files()])
 def test_every_published_layout_is_read(path: Path) -> None:
     weights = read_weights(path)
     prefixes = {name.split(".")[0] for name in weights.state}
     assert "module" not in prefixes, "the DataParallel prefix is stripped"
+    # A folder below its topic may be called after a family.
+    root = FIXTURES if path.is_relative_to(FIXTURES) else ROOT
+    named = set(path.relative_to(root).parts[1:-1]) & set(models())
     try:
         family, stated = identify(weights)
-    except CheckpointError as error:  # a head of another task, or a network that has no model file here yet
+    except CheckpointError as error:  # of another task, a layer alone, or a network that has no model file here yet
         assert "no checkpoint of a known family" in str(error)
-        if "backbone" not in prefixes:
+        assert not named, f"it lies in {named}"
+        if prefixes != {"backbone", "head"}:  # MotionBERT's networks for other tasks
             return
         weights = read_weights(path, part="backbone")
         family, stated = identify(weights)
         assert f"'backbone' is a {family}" in str(error)
+    assert not named or family in named
     made = model_class(family)
-    heads = {"num_heads": 1} if "num_heads" in made.unknowable else {}
+    told = {name: value for name, value in TOLD.items() if name in made.unknowable}
     with torch.device("meta"):
-        model = made(**{**made.unknowable, **heads, **stated})
+        model = made(**{**made.unknowable, **told, **stated})
     assert not difference(model, weights.shapes)

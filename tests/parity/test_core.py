@@ -15,7 +15,7 @@ from kinema.core.preprocess import preprocess
 from kinema.core.random import deterministic_random
 from kinema.core.skeleton import Skeleton, skeleton
 from kinema.data.mirror import mirrored
-from kinema.data.readers import tracks_2d
+from kinema.data.readers.detections import tracks
 from kinema.inference.flip import mirror_pose
 from tests.parity.golden import Arrays, Case, cases
 
@@ -287,7 +287,8 @@ def check_wild(case: Case, arrays: Arrays) -> None:
     for name in arrays.names("wild_"):
         path = case.file("alphapose-results.json")
         track = re.search(r"focus(\d+)", name)
-        pose = keypoints.halpe_to_h36m(tracks_2d.alphapose(path, int(track[1]) if track else None))
+        (people,) = tracks(path, int(track[1]) if track else "all")
+        pose = keypoints.halpe_to_h36m(people.points)
         if pixel := re.fullmatch(r"wild_pixel_.*?(\d+)x(\d+)", name):
             width, height = int(pixel[1]), int(pixel[2])
             found = preprocess("motionbert_pixel").to_network(pose, width, height)

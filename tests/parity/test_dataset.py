@@ -11,6 +11,7 @@ import pytest
 
 from kinema.core.camera import recorded_camera
 from kinema.core.skeleton import skeleton
+from kinema.data.convert.h36m import pixels
 from kinema.data.readers import motionbert_h36m
 from kinema.data.safe_pickle import load_npz
 from kinema.data.sequences import Sequences
@@ -99,7 +100,17 @@ def test_files_read_as_published(case: Case) -> None:
 
         found = read(case.path, dataset, keypoints, layout)
         check_rows(case, match[0], found, stored["positions_2d"], positions_3d, camera_of)
+        if (dataset, keypoints) == ("h36m", "gt") and positions_3d is not None:
+            check_projections(case, positions_3d, stored["positions_2d"])
     case.finish()
+
+
+def check_projections(case: Case, positions_3d: dict[str, Any], positions_2d: dict[str, Any]) -> None:
+    """The converter's keypoints are the published ones, to a step of float32 at 512 pixels."""
+    for subject, actions in positions_2d.items():
+        for action, world in positions_3d.get(subject, {}).items():
+            for view, found in zip(actions.get(action, ()), pixels(subject, world), strict=False):
+                case.close(f"{subject}/{action} projected", found, view, atol=1.3e-4, rtol=0)
 
 
 @cases("motionbert", "h36m_eval")

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kinema.checkpoints.envelopes import read_weights
 from kinema.checkpoints.load import load
 from kinema.composition import build_data, build_task, compose, quieten_lightning
 from kinema.core.camera import camera_table
@@ -23,7 +22,6 @@ from kinema.data.sequences import Sequences
 from kinema.data.windows import Windows
 from kinema.inference.flip import flip_average
 from kinema.inference.trajectory import separated
-from kinema.models.registry import models
 from kinema.protocols.motionbert import MotionBERTProtocol
 from kinema.protocols.report import Report
 from kinema.tasks import optim
@@ -290,12 +288,6 @@ def peer_of(case: Case, row: dict[str, Any]) -> Peer:
     return Peer(case.path.parent, case.sibling("dataset"), weights, row["cli"])
 
 
-def is_for_later(peer: Peer) -> bool:
-    """Whether the weights are a PoseFormer V2 and no such network is registered."""
-    names = read_weights(peer.path, part="model_pos").state
-    return "Freq_embedding.weight" in names and "poseformerv2" not in models()
-
-
 def network(peer: Peer, **overrides: Any) -> Any:
     """The stored pose network; what its file cannot tell comes from its config."""
     return load(peer.path, part="model_pos", **{**peer.arguments, **overrides})
@@ -354,9 +346,6 @@ def check_rows(
 def test_evaluate(case: Case) -> None:
     for name, row in case.json("results.json").items():
         peer, shown = peer_of(case, row), f"pred_{name}.npz"
-        if is_for_later(peer):
-            case.file(shown)
-            continue
         model = network(peer)
         config = compose(peer.overrides())
         data, task = build_data(config, model.signature), build_task(config, model)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from kinema.composition import quieten_lightning
 from kinema.core.skeleton import skeleton
 from kinema.core.spec import DataSpec, Signature
-from kinema.data.datamodule import MotionDataModule
 from kinema.models.videopose3d import VideoPose3D
 from kinema.tasks.lifting import LiftingTask
 from tests.data import tiny
@@ -92,6 +91,6 @@ def trainer(**changes: Any) -> pl.Trainer:
     return pl.Trainer(**{**options, **changes})
 
 
-def data(folder: Path, **changes: Any) -> MotionDataModule:
+def data(folder: Path, **changes: Any) -> Any:
     """The tiny data set with windows of three frames."""
     return tiny.datamodule(tiny.write(folder / "tiny"), signature=Linear().signature, **changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from kinema.core import losses as core_losses
 from kinema.core.align import first_frame_depth, root_relative
+from kinema.core.skeleton import skeleton
 from kinema.data.windows import Windows
 from kinema.errors import ConfigError, DataError
 from kinema.inference.flip import flip_average, mirror_pose
@@ -187,6 +189,16 @@ def test_a_protocol_of_another_space_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"task\.losses\.joint_2d=0"):
         task(losses={"joint_2d": 1.0}).check(Linear().signature, spec("camera"))
     task(protocol="motionbert").check(Linear().signature, spec("image"))
+
+
+def test_a_loss_that_the_skeleton_cannot_serve_is_refused() -> None:
+    made = task(losses={"mpjpe": 1.0, "tcl": 0.5})
+    made.check(Linear().signature, spec())
+    other = replace(spec(), skeleton=skeleton("mpi_inf_3dhp17"))
+    with pytest.raises(ConfigError, match=r"tcl cannot be trained .* mpi_inf_3dhp17.* Use task\.losses\.tcl=0\."):
+        made.check(Linear().signature, other)
+    task().check(Linear().signature, other)
+    made.check(Linear().signature, replace(other, has_3d=False))  # nothing is trained there
 
 
 def test_the_protocol_follows_the_target_unless_told() -> None:

@@ -159,7 +159,7 @@ def test_redrawing_leaves_nothing_of_the_frame_before() -> None:
     assert (there_and_back[0] != there_and_back[1]).any()
 
 
-def test_frames_are_drawn_when_they_are_asked_for_and_a_short_video_keeps_its_last_picture() -> None:
+def test_frames_are_drawn_when_they_are_asked_for_and_end_with_the_video() -> None:
     clip = clip_of(6, 1)
     asked = []
 
@@ -172,15 +172,26 @@ def test_frames_are_drawn_when_they_are_asked_for_and_a_short_video_keeps_its_la
     next(frames)
     assert asked == [0]
     rest = list(frames)
-    assert len(rest) == 5
-    assert {tuple(frame[60, 20]) for frame in rest} == {(60, 60, 60)}
+    assert len(rest) == 1
+    assert tuple(rest[0][70, 20]) == (60, 60, 60)
 
 
-def test_every_second_frame_of_a_scene() -> None:
-    clip = clip_of(6, 1)
-    every = list(Scene(clip, BODY, BODY, size=1.5).frames(clip))
-    half = list(Scene(clip, BODY, BODY, size=1.5).frames(clip, None, 2))
-    np.testing.assert_array_equal(half, every[::2])
+def test_a_picture_of_the_video_is_cut_with_the_view() -> None:
+    figure = new_figure(2, 2)
+    panel = Panel2D(figure.add_axes((0, 0, 1, 1)), BODY, (400, 200))
+    video = np.zeros((20, 40, 3), np.uint8)  # a tenth of the size of the picture
+    video[:, :20], video[:10, 20:] = (0, 0, 250), (0, 250, 0)
+    keypoints = np.full((17, 2), np.nan)
+    panel.update(keypoints, video)
+    panel.zoom(np.array([[150.0, 50.0], [250.0, 150.0]]), margin=1.0)
+    shown = picture_of(figure)  # 100 x 100 units around the middle
+    assert tuple(shown[100, 20]) == (0, 0, 250)
+    assert tuple(shown[20, 180]) == (0, 250, 0)
+    assert tuple(shown[180, 180]) == (0, 0, 0)
+    panel.zoom(np.array([[350.0, 100.0], [550.0, 300.0]]), margin=1.0)  # half of it is beyond the picture
+    beyond = picture_of(figure)
+    assert tuple(beyond[20, 20]) == (0, 0, 0)
+    assert beyond[180, 180].min() > 240
 
 
 def test_a_contact_sheet_has_a_column_per_moment() -> None:

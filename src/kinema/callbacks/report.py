@@ -32,10 +32,29 @@ class RunReport(pl.Callback):
 
     def __init__(self, output_dir: str) -> None:
         self.folder = Path(output_dir)
-        self._began = time.perf_counter()
+        self._clock, self._cpu = time.perf_counter(), time.process_time()
+        self._earlier = (0.0, 0.0)  # seconds that the interrupted parts of a resumed training took
+        self._spent: tuple[float, float] | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._began = time.perf_counter()
+        self._clock, self._cpu = time.perf_counter(), time.process_time()
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._spent = self._seconds()
+
+    def _seconds(self) -> tuple[float, float]:
+        """Seconds of the training so far, by the clock and of this process's CPU time (all its threads)."""
+        earlier, earlier_cpu = self._earlier
+        return earlier + time.perf_counter() - self._clock, earlier_cpu + time.process_time() - self._cpu
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training adds its own time to."""
+        return {"seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the time of the interrupted part."""
+        seconds, cpu = state_dict["seconds"]
+        self._earlier = (float(seconds), float(cpu))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
@@ -46,7 +65,7 @@ class RunReport(pl.Callback):
         ]
         if not shown:
             shown = [f"{key} {float(value):.4g}" for key, value in list(metrics.items())[:3]]
-        seconds = time.perf_counter() - self._began
+        seconds = time.perf_counter() - self._clock
         log.info("epoch %d, step %d, %.0f s: %s", trainer.current_epoch, trainer.global_step, seconds, ", ".join(shown))
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -79,6 +98,10 @@ class RunReport(pl.Callback):
     def _meta(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         meta: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         model: Any = getattr(pl_module, "model", None)
+        if model is not None:
+            meta["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+        if self._spent is not None:
+            meta["fit_seconds"], meta["fit_cpu_seconds"] = (round(value, 1) for value in self._spent)
         provenance = getattr(model, "provenance", None)
         if provenance is not None:
             meta["checkpoint"] = {"family": provenance.family, "sha256": provenance.sha256}

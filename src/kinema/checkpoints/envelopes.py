@@ -100,7 +100,7 @@ ENVELOPES: tuple[Envelope, ...] = (
         _holds("model_pos", "random_state", without=("model_traj", "min_loss")),
         {"model_pos": ""},
         preprocess="videopose3d",
-        families=("poseformer",),
+        families=("poseformer", "poseformerv2"),
         written_prefix="module.",
     ),
     # MotionBERT and its descendants (PoseMamba), train.py.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from kinema.checkpoints.envelopes import FORMAT_VERSION, MESSAGE_LINES, Weights,
 from kinema.core.spec import DataSpec
 from kinema.errors import CheckpointError, KinemaError
 from kinema.models.registry import Shapes, model_class, models
+
+log = logging.getLogger(__name__)
 
 # Constructor values that shape no evaluation (rates of training, the backend of a scan): an override may differ from
 # what the file was trained with.
@@ -33,6 +36,13 @@ OFFICIAL_NAMES = {
     "neighbour_num": "neighbours", "temporal_connection_len": "connection_len",
     "number_of_kept_frames": "kept_frames", "number_of_kept_coeffs": "kept_coeffs",
 }  # fmt: skip
+
+# The README of the repository zhh157/HMSFT linked PoseFormer V1's published weights as its own, under these names.
+HMSFT_FILES = frozenset({"cpn81f.bin", "gt81f.bin"})
+NOT_HMSFT = (
+    "%s holds PoseFormer V1 and is used as such: the README of HMSFT linked PoseFormer's weights, "
+    "its own were never published."
+)
 
 
 @dataclass(frozen=True)
@@ -178,9 +188,12 @@ def load(
     """
     found = read_weights(path, part=part, weights=weights)
     family, stated = identify(found)
+    if found.path.name in HMSFT_FILES and is_lent_to_hmsft(found, family):
+        log.warning(NOT_HMSFT, found.path)
     made = model_class(family)
     owned = found.record is not None and part is None
-    guesses: Mapping[str, Any] = {} if owned else getattr(made, "unknowable", {})
+    published: Mapping[str, Any] = {} if owned else getattr(made, "unknowable", {})
+    guesses = {name: value for name, value in published.items() if value is not ...}  # has to be said
     _check_names(made, overrides, family)
     if owned:
         _check_against_record(found, stated, overrides)
@@ -230,6 +243,11 @@ def identify(found: Weights) -> tuple[str, dict[str, Any]]:
     )
 
 
+def is_lent_to_hmsft(found: Weights, family: str) -> bool:
+    """Whether these are PoseFormer V1's official weights, which users of the HMSFT repository have under its name."""
+    return family == "poseformer" and found.record is None
+
+
 def _answers(shapes: Shapes) -> dict[str, dict[str, Any]]:
     answers = {}
     for name, made in sorted(models().items()):
@@ -275,7 +293,11 @@ def _build(made: type[nn.Module], arguments: dict[str, Any], guessed: Mapping[st
     ]
     if needed:
         example = ", ".join(f"{name}=..." for name in needed)
-        raise CheckpointError(f"{found.path} cannot tell {', '.join(needed)}. Say it: kinema.load(path, {example}).")
+        typed = " ".join(f"model.{name}=..." for name in needed)
+        raise CheckpointError(
+            f"{found.path} cannot tell {', '.join(needed)}. "
+            f"Say it: kinema.load(path, {example}), or {typed} for run.py."
+        )
     try:
         with torch.random.fork_rng(devices=[]):
             return made(**arguments)

@@ -1,4 +1,4 @@
-"""Converters from detector layouts to the 17 joints of Human3.6M, with confidences."""
+"""Converters from detector layouts to the 17 joints of Human3.6M, with confidences; `layouts.py` registers them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from kinema.core.shapes import expect
 from kinema.core.skeleton import Skeleton, skeleton
 
 Array = TypeVar("Array", np.ndarray, Tensor)
+# Pixels; no image is that large. Far beyond it a network's numbers overflow, and poses come out as NaN.
+LARGEST = 1e6
 
 # Target joints of a layout: one source joint, or the midpoint of two. Joints that all layouts name alike (limbs,
 # nose) are not listed; the spine is the midpoint of the new pelvis and thorax.
@@ -22,6 +24,7 @@ _COCO = {
     "head": ("left_eye", "right_eye"),
 }
 _HALPE = {"pelvis": ("hip",), "thorax": ("neck",), "head": ("head",)}
+_BODY25 = {"pelvis": ("mid_hip",), "thorax": ("neck",), "head": ("left_eye", "right_eye")}
 _POSETRACK = {"pelvis": ("left_hip", "right_hip"), "thorax": ("head_bottom",), "head": ("head_top",)}
 
 
@@ -156,14 +159,38 @@ def halpe_to_h36m(pose: Array) -> Array:
     return _convert(pose, "halpe26", _HALPE)
 
 
+def body25_to_h36m(pose: Array) -> Array:
+    """Convert OpenPose BODY_25 to Human3.6M joints: pelvis and thorax are its own points, the head is that of COCO-17.
+
+    Args:
+        pose: (..., 25, C); every channel, confidence included, is averaged.
+
+    Returns:
+        (..., 17, C).
+    """
+    return _convert(pose, "body25", _BODY25)
+
+
+def mediapipe_to_h36m(pose: Array) -> Array:
+    """Convert the 33 landmarks of MediaPipe Pose to Human3.6M joints as COCO-17 is, whose points are among them.
+
+    Args:
+        pose: (..., 33, C); every channel, visibility included, is averaged.
+
+    Returns:
+        (..., 17, C).
+    """
+    return _convert(pose, "mediapipe33", _COCO)
+
+
 def posetrack_to_h36m(pose: Array) -> Array:
     """Convert PoseTrack18 to Human3.6M joints; a midpoint is as visible as the less visible of its two joints.
 
     Args:
-        pose: (..., 17, 3): x, y, visibility.
+        pose: (..., 17, 2 or 3): x, y, visibility.
 
     Returns:
-        (..., 17, 3).
+        (..., 17, C).
 
     Source: MotionBERT, lib/data/dataset_motion_2d.py (posetrack2h36m).
     """
@@ -218,7 +245,7 @@ def _sources(layout: Skeleton, joint: str, named: Mapping[str, tuple[str, ...]])
 
 def _midpoint(first: Array, second: Array, lowest_confidence: bool) -> Array:
     middle = (first + second) / 2
-    if lowest_confidence:
+    if lowest_confidence and first.shape[-1] > 2:
         least = torch.minimum if isinstance(first, Tensor) else np.minimum
         middle[..., 2] = least(first[..., 2], second[..., 2])
     return middle

@@ -6,7 +6,8 @@ loss needs two frames and gets one it is 0. Half-precision predictions should be
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -14,10 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kinema.core import pose_errors
-from kinema.core.skeleton import Skeleton
+from kinema.core.camera import project, project_linear
+from kinema.core.skeleton import SKELETONS, Skeleton
 from kinema.errors import ConfigError
 
 PoseLoss = Callable[[Tensor, Tensor, Skeleton], Tensor]
+
+# Metres; nearer depths would make a weight of 1 / depth explode.
+_NEAREST = 0.1
 
 
 def mpjpe(pred: Tensor, target: Tensor, skeleton: Skeleton) -> Tensor:
@@ -107,6 +112,73 @@ LOSSES: dict[str, PoseLoss] = {
 }
 
 
+@lru_cache
+def limbs(skeleton: Skeleton) -> tuple[tuple[int, int], ...]:
+    """Limbs (start, end) of a skeleton: its published table, else every bone from parent to child."""
+    return tuple(skeleton.tables.get("limbs") or ((parent, child) for child, parent in skeleton.bones))
+
+
+@lru_cache
+def angle_pairs(skeleton: Skeleton) -> tuple[tuple[int, int], ...]:
+    """Pairs of limbs whose angle is measured: the published table, else all pairs of limbs that share a joint."""
+    if "angle_pairs" in skeleton.tables:
+        return tuple(skeleton.tables["angle_pairs"])
+    ends = [set(limb) for limb in limbs(skeleton)]
+    return tuple((i, j) for i in range(len(ends)) for j in range(i + 1, len(ends)) if ends[i] & ends[j])
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a loss needs of a skeleton.
+
+    Attributes:
+        of: the skeleton's share of it; the loss cannot be computed where this is empty.
+        name: of what is missing then, for a sentence.
+    """
+
+    of: Callable[[Skeleton], Collection[object]]
+    name: str
+
+
+_JOINT_WEIGHTS = Need(lambda skeleton: skeleton.tables.get("joint_weights", ()), "published joint weights")
+_LIMBS = Need(limbs, "limbs")
+_ANGLES = Need(angle_pairs, "limbs that share a joint")
+
+# Losses that not every skeleton serves; whoever adds a loss to `LOSSES` says here what it needs.
+NEEDS: dict[str, Need] = {
+    "limb_variance": _LIMBS,
+    "limb_length": _LIMBS,
+    "limb_length_squared": _LIMBS,
+    "limb_ratio": _LIMBS,
+    "angle": _ANGLES,
+    "angle_velocity": _ANGLES,
+    "weighted_mpjpe": _JOINT_WEIGHTS,
+    "tcl": _JOINT_WEIGHTS,
+}
+
+
+def refuse_unserved(names: Collection[str], skeleton: Skeleton) -> None:
+    """Refuse losses that need what a skeleton does not have, before a batch is computed.
+
+    Args:
+        names: losses that are computed, known to `LOSSES` or not.
+        skeleton: of the targets.
+
+    Raises:
+        ConfigError: naming them, what is missing, a skeleton that has it, and the overrides that leave them out.
+    """
+    lacking = [name for name in names if name in NEEDS and not NEEDS[name].of(skeleton)]
+    if not lacking:
+        return
+    need = NEEDS[lacking[0]]
+    together = [name for name in lacking if NEEDS[name] is need]
+    served = [other.name for other in SKELETONS.values() if need.of(other)]
+    raise ConfigError(
+        f"{' and '.join(together)} cannot be trained with the skeleton {skeleton.name}, which has no {need.name} "
+        f"(such as {served[0]} has). Use {' '.join(f'task.losses.{name}=0' for name in lacking)}."
+    )
+
+
 def temporal_consistency(pred: Tensor, weight: Tensor) -> Tensor:
     """Mean of weighted squared first differences in time of the prediction itself, which pulls towards stillness.
 
@@ -125,11 +197,7 @@ def joint_weights(skeleton: Skeleton, like: Tensor) -> Tensor:
     Raises:
         ConfigError: for a skeleton without published weights.
     """
-    if "joint_weights" not in skeleton.tables:
-        raise ConfigError(
-            f"No joint weights were published for {skeleton.name}, only for h36m17. "
-            "Use task.losses.weighted_mpjpe=0 and task.losses.tcl=0."
-        )
+    refuse_unserved([name for name, need in NEEDS.items() if need is _JOINT_WEIGHTS], skeleton)
     return _weights(tuple(skeleton.tables["joint_weights"]), like.device, like.dtype)
 
 
@@ -157,6 +225,47 @@ def joint_2d(pred: Tensor, target: Tensor, confidence: Tensor) -> Tensor:
     return torch.linalg.vector_norm((pred[..., :2] - target[..., :2]) * confidence, dim=-1).mean()
 
 
+def trajectory_errors(pred: Tensor, target: Tensor) -> Tensor:
+    """Distance of a predicted point from the true one, divided by the true distance from the image plane.
+
+    What is far away is seen small: its place is known less well, and matters less.
+
+    Args:
+        pred: (..., 3) camera-space metres.
+        target: (..., 3) likewise; depths below 0.1 m, which no camera sees a person at, count as that.
+
+    Returns:
+        (...,).
+
+    Source: Pavllo et al. 2019, section 4 (weighted MPJPE of the trajectory).
+    """
+    return pose_errors.joint_errors(pred, target) / target[..., 2].clamp_min(_NEAREST)
+
+
+def reprojection_errors(pose: Tensor, pose2d: Tensor, intrinsics: Tensor, *, linear: bool) -> Tensor:
+    """Mean distance in the image between a projected pose and the keypoints, per frame.
+
+    Args:
+        pose: (B, T, J, 3) camera-space metres, the root not subtracted.
+        pose2d: (B, T, J, 2 or more) normalised screen coordinates; only x and y are used.
+        intrinsics: (B, 9) as `camera.intrinsics_vector` gives them.
+        linear: leave the distortion of the lens out.
+
+    Returns:
+        (B, T) in half image widths.
+
+    Source: Pavllo et al. 2019, section 4 (back-projection).
+    """
+    seen = (project_linear if linear else project)(pose, intrinsics)
+    return pose_errors.joint_errors(seen, pose2d[..., :2]).mean(-1)
+
+
+def bone_lengths(pose: Tensor, skeleton: Skeleton) -> Tensor:
+    """Distance of every joint but the root from its parent: (..., J, 3) to (..., J - 1)."""
+    child, parent = _index(skeleton.bones, pose.device)
+    return torch.linalg.vector_norm(pose[..., child, :] - pose[..., parent, :], dim=-1)
+
+
 def limb_lengths(pose: Tensor, skeleton: Skeleton) -> Tensor:
     """Lengths of the limbs: (..., J, 3) to (..., L); limbs as in `limbs`."""
     return torch.linalg.vector_norm(_limb_vectors(pose, skeleton), dim=-1)
@@ -169,21 +278,6 @@ def limb_angles(pose: Tensor, skeleton: Skeleton) -> Tensor:
     cosine = F.cosine_similarity(vectors[..., first, :], vectors[..., second, :], dim=-1)
     # The slope of acos is infinite at +-1, where straight limbs are.
     return torch.acos(cosine.clamp(-1 + 1e-7, 1 - 1e-7))
-
-
-@lru_cache
-def limbs(skeleton: Skeleton) -> tuple[tuple[int, int], ...]:
-    """Limbs (start, end) of a skeleton: its published table, else every bone from parent to child."""
-    return tuple(skeleton.tables.get("limbs") or ((parent, child) for child, parent in skeleton.bones))
-
-
-@lru_cache
-def angle_pairs(skeleton: Skeleton) -> tuple[tuple[int, int], ...]:
-    """Pairs of limbs whose angle is measured: the published table, else all pairs of limbs that share a joint."""
-    if "angle_pairs" in skeleton.tables:
-        return tuple(skeleton.tables["angle_pairs"])
-    ends = [set(limb) for limb in limbs(skeleton)]
-    return tuple((i, j) for i in range(len(ends)) for j in range(i + 1, len(ends)) if ends[i] & ends[j])
 
 
 def supcon(

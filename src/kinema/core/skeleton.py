@@ -95,6 +95,29 @@ class Skeleton:
             raise ConfigError(f"Skeleton {self.name} has no part {name!r}. Known: {', '.join(parts) or 'none'}.")
         return parts[name]
 
+    def partition(self) -> dict[str, tuple[int, ...]]:
+        """The body parts of `tables["parts"]`, which together hold every joint once.
+
+        Raises:
+            ConfigError: for a skeleton that nobody has divided, or not so.
+        """
+        parts: dict[str, tuple[int, ...]] = self.tables.get("parts", {})
+        if sorted(joint for part in parts.values() for joint in part) != list(range(len(self))):
+            divided = ", ".join(name for name, one in SKELETONS.items() if "parts" in one.tables)
+            raise ConfigError(f"Skeleton {self.name} is not divided into body parts. Use one of {divided}.")
+        return parts
+
+    @cached_property
+    def hops(self) -> tuple[tuple[int, ...], ...]:
+        """Number of bones on the way from each joint to each other one, (J, J)."""
+        reach = [{joint: 0} for joint in range(len(self))]  # ancestors of each joint, itself included
+        for joint, way in enumerate(reach):
+            above = self.parents[joint]
+            while above >= 0:
+                way[above] = len(way)
+                above = self.parents[above]
+        return tuple(tuple(min(a[x] + b[x] for x in a.keys() & b.keys()) for b in reach) for a in reach)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, for checkpoints and caches."""
         return {
@@ -258,6 +281,15 @@ _SKELETONS = (
         parents=(-1, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14),
         left=(1, 3, 5, 7, 9, 11, 13, 15),
         right=(2, 4, 6, 8, 10, 12, 14, 16),
+        tables={
+            "parts": {
+                "head": (0, 1, 2, 3, 4),
+                "left_arm": (5, 7, 9),
+                "right_arm": (6, 8, 10),
+                "left_leg": (11, 13, 15),
+                "right_leg": (12, 14, 16),
+            }
+        },
     ),
     # PoseTrack18; the tree is ours, rooted at the bottom of the head.
     Skeleton(
@@ -285,6 +317,37 @@ _SKELETONS = (
         left=(1, 3, 5, 7, 9, 11, 13, 15, 20, 22, 24),
         right=(2, 4, 6, 8, 10, 12, 14, 16, 21, 23, 25),
         root=19,
+    ),
+    # OpenPose BODY_25; the tree is that of its part affinity fields.
+    Skeleton(
+        name="body25",
+        joints=(
+            "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+            "mid_hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye",
+            "left_eye", "right_ear", "left_ear", "left_big_toe", "left_small_toe", "left_heel", "right_big_toe",
+            "right_small_toe", "right_heel",
+        ),
+        parents=(1, 8, 1, 2, 3, 1, 5, 6, -1, 8, 9, 10, 8, 12, 13, 0, 0, 15, 16, 14, 19, 14, 11, 22, 11),
+        left=(5, 6, 7, 12, 13, 14, 16, 18, 19, 20, 21),
+        right=(2, 3, 4, 9, 10, 11, 15, 17, 22, 23, 24),
+        root=8,
+    ),
+    # MediaPipe Pose (BlazePose); the tree is ours, rooted at the nose.
+    Skeleton(
+        name="mediapipe33",
+        joints=(
+            "nose", "left_eye_inner", "left_eye", "left_eye_outer", "right_eye_inner", "right_eye", "right_eye_outer",
+            "left_ear", "right_ear", "mouth_left", "mouth_right", "left_shoulder", "right_shoulder", "left_elbow",
+            "right_elbow", "left_wrist", "right_wrist", "left_pinky", "right_pinky", "left_index", "right_index",
+            "left_thumb", "right_thumb", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+            "right_ankle", "left_heel", "right_heel", "left_foot_index", "right_foot_index",
+        ),
+        parents=(
+            -1, 0, 1, 2, 0, 4, 5, 3, 6, 0, 0, 0, 0, 11, 12, 13, 14, 15, 16, 15, 16, 15, 16, 11, 12, 23, 24, 25, 26,
+            27, 28, 27, 28,
+        ),
+        left=(1, 2, 3, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31),
+        right=(4, 5, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32),
     ),
 )  # fmt: skip
 

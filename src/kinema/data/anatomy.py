@@ -212,8 +212,13 @@ def check_image(sample: Sample) -> Iterator[Finding]:
             f"worst {100 * share[worst]:.0f} % are inside {columns['width'][worst]:g} x {columns['height'][worst]:g}",
             "Check the image size in the camera table, and the order of x and y.",
         )
+    elif (seen & sized).any():
+        inside_all = 100 * share[seen & sized].mean()
+        unsized = int((seen & ~sized).sum())
+        rest = f"; {unsized} sequences do not say how large theirs is" if unsized else ""
+        yield Finding("ok", "image", f"{inside_all:.1f} % of the keypoints lie inside their image{rest}")
     else:
-        yield Finding("ok", "image", f"{100 * share[seen].mean():.1f} % of the keypoints lie inside their image")
+        yield Finding("ok", "image", "no sequence says how large its image is, so its bounds were not checked")
 
 
 def check_units(sample: Sample) -> Iterator[Finding]:

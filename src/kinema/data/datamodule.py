@@ -266,13 +266,16 @@ class MotionDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Training windows in the epoch's order, from where an interrupted run stopped."""
         windows = self._opened("train")
+        return self._loader(windows, self._take_up(windows))
+
+    def _take_up(self, windows: Windows) -> orders.Order:
         rank, world = self._ranks()
         order = orders.make(self.order, len(windows), self.batch_size, seed=self.seed, rank=rank, world_size=world)
         if self._place is not None:
             order.begin(*self._place)
             self._place = None
         self._order = order
-        return self._loader(windows, order)
+        return order
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Validation windows, each once."""
@@ -306,7 +309,7 @@ class MotionDataModule(pl.LightningDataModule):
         assert windows is not None
         return windows
 
-    def _loader(self, windows: Windows, order: orders.Order) -> DataLoader[dict[str, Tensor]]:
+    def _loader(self, windows: Any, order: Any) -> DataLoader[Any]:
         if self.num_workers and self.source.cache_dir is not None:
             windows = windows.mapped(self.source.cache_dir / "windows")
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

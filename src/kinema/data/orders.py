@@ -55,8 +55,8 @@ def legacy(num_rows: int, seed: int) -> Rows:
 
 ORDERS: dict[str, Callable[[int, int], Rows]] = {"seeded": seeded, "legacy": legacy, "sequential": sequential}
 
-# VideoPose3D's ChunkedGenerator has this seed unless told otherwise.
-LEGACY_SEED = 1234
+# VideoPose3D's ChunkedGenerator has this seed unless told otherwise; the one of unlabelled data is told the second.
+LEGACY_SEED, LEGACY_SEED_UNLABELED = 1234, 4321
 
 
 class Order(Sampler[Tensor]):
@@ -136,15 +136,63 @@ class Order(Sampler[Tensor]):
             yield torch.from_numpy(picks)
 
 
-def make(name: str, num_rows: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1) -> Order:
-    """Training order by the name used in yaml.
+class PairedOrder(Sampler[dict[str, Tensor]]):
+    """An order of labelled batches, with an unlabelled batch beside each: {"labeled": picks, "unlabeled": picks}.
+
+    The labelled rows set the epochs. The unlabelled ones are gone through without end, in batches of their own order,
+    from its first epoch on: with the n-th labelled batch since the start of training comes the n-th unlabelled one,
+    wherever a run was interrupted. Their picks carry the labelled epoch and the batch's place in it, so that what is
+    drawn for a row is never drawn for it again.
+
+    Source: VideoPose3D, common/generators.py (endless) and run.py, which zips both generators.
+    """
+
+    def __init__(self, labeled: Order, unlabeled: Order) -> None:
+        self.labeled, self.unlabeled = labeled, unlabeled
+
+    def __len__(self) -> int:
+        return len(self.labeled)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to an epoch by the trainer's count; called by Lightning before every epoch."""
+        self.labeled.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        epoch, start, size = self.labeled.epoch, self.labeled.start, self.unlabeled.batch_size
+        others = self._endless(epoch * len(self.labeled) + start)
+        for batch, picks in enumerate(self.labeled, start):
+            own, beside = next(others)
+            beside[:, 0] = epoch
+            beside[:, 1] += (batch - own) * size
+            yield {"labeled": picks, "unlabeled": beside}
+
+    def _endless(self, step: int) -> Iterator[tuple[int, Tensor]]:
+        """Number of each unlabelled batch in its own epoch, and its picks, from a step of training on."""
+        epoch, batch = divmod(step, len(self.unlabeled))
+        while True:
+            self.unlabeled.begin(epoch, batch)
+            yield from enumerate(self.unlabeled, batch)
+            epoch, batch = epoch + 1, 0
+
+
+def make(
+    name: str,
+    num_rows: int,
+    batch_size: int,
+    *,
+    seed: int,
+    legacy_seed: int = LEGACY_SEED,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Order:
+    """Training order by the name used in yaml; "legacy" has a seed of its own.
 
     Raises:
         ConfigError: for an unknown name.
     """
     if name not in ORDERS:
         raise ConfigError(f"No order is called {name!r}. Use dataset.order=seeded; known: {', '.join(ORDERS)}.")
-    chosen = LEGACY_SEED if name == "legacy" else seed
+    chosen = legacy_seed if name == "legacy" else seed
     return Order(ORDERS[name](num_rows, chosen), num_rows, batch_size, rank=rank, world_size=world_size)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from kinema.core import detections
 from kinema.core.skeleton import Skeleton
 from kinema.data import reprojection
-from kinema.data.draws import Batch, Draws, joint_order
+from kinema.data.draws import Batch, Draws, joint_order, needs
 from kinema.data.mirror import INTRINSICS_NEGATED, mirrored
 from kinema.errors import ConfigError
 
@@ -76,6 +76,23 @@ def noise(batch: Batch, draws: Draws, *, std: float) -> Batch:
     """
     seen = _seen(batch)
     jitter = std * draws.normal("noise", (*seen.shape[1:3], 2))
+    return {**batch, "pose": torch.cat([seen[..., :2] + jitter, seen[..., 2:]], dim=-1)}
+
+
+@needs("width")
+def pixel_noise(batch: Batch, draws: Draws, *, std: float) -> Batch:
+    """Add independent Gaussian noise of so many pixels to x and y of the input, at every stage: a test of robustness.
+
+    Args:
+        batch: with `width` (B,) of the images.
+        draws: of the batch.
+        std: standard deviation in pixels of the images that the keypoints were found in.
+
+    Source: the option `-std` of PoseFormer V2, which draws once at load time and without a seed.
+    """
+    seen = _seen(batch)
+    scale = 2 * std / batch["width"].to(seen)[:, None, None, None]
+    jitter = scale * draws.normal("pixel_noise", (*seen.shape[1:3], 2))
     return {**batch, "pose": torch.cat([seen[..., :2] + jitter, seen[..., 2:]], dim=-1)}
 
 
@@ -167,6 +184,7 @@ TRANSFORMS: dict[str, Callable[..., Batch]] = {
     "flip": flip,
     "pose2d_from_target": pose2d_from_target,
     "noise": noise,
+    "pixel_noise": pixel_noise,
     "mask": mask,
     "motionbert_noise": motionbert_noise,
     "swap_upper_body": reprojection.swap_upper_body,
@@ -180,7 +198,7 @@ TRANSFORMS: dict[str, Callable[..., Batch]] = {
 
 
 # What these change is what a detector sees, not how it is written: a checkpoint may be tested with other ones.
-_OF_CONTENT = frozenset({"flip", "pose2d_from_target", "noise", "mask", "motionbert_noise"})
+_OF_CONTENT = frozenset({"flip", "pose2d_from_target", "noise", "pixel_noise", "mask", "motionbert_noise"})
 
 
 def writing(entries: Sequence[str | Mapping[str, Any]]) -> list[tuple[str, dict[str, Any]]]:

@@ -9,6 +9,7 @@ from typing import TextIO
 import numpy as np
 from torch import Tensor
 
+from kinema.core.keypoints import LARGEST
 from kinema.errors import DataError
 from kinema.inference.stream import Stopwatch, Stream
 
@@ -53,8 +54,10 @@ def _points(line: str, place: int) -> np.ndarray:
         points = np.asarray(content["pose2d"] if isinstance(content, dict) else content, dtype=np.float64)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"stdin, line {place}: {type(error).__name__}: {error}. {_WANTED}") from None
-    if points.ndim != 2 or points.shape[1] not in (2, 3) or not np.isfinite(points).all():
-        raise DataError(f"stdin, line {place}: shape {points.shape}, or not finite. {_WANTED}")
+    if points.ndim != 2 or points.shape[1] not in (2, 3):
+        raise DataError(f"stdin, line {place}: shape {points.shape}. {_WANTED}")
+    if not (np.abs(points) <= LARGEST).all():  # NaN as well
+        raise DataError(f"stdin, line {place}: a number that is not finite, or beyond {LARGEST:.0e}. {_WANTED}")
     return points
 
 

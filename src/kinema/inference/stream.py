@@ -56,9 +56,15 @@ def stream(
     clips = signature.context == (0, 0)
     most = 0 if carries_state(model) else signature.frames - 1 if clips else after
     wanted = (min(signature.frames // 2, most) if clips else most) if look_ahead is None else look_ahead
-    if not 0 <= wanted <= most:
+    if not isinstance(wanted, int) or wanted < 0:
+        span = "0, it is causal" if most == 0 else f"0 to {most}"
+        raise ConfigError(
+            f"look_ahead={look_ahead} is no number of frames to wait for. {type(model).__name__} takes {span}. "
+            "Use predict.look_ahead=0 for poses without delay."
+        )
+    if wanted > most:
         reason = "is causal" if most == 0 else f"looks {most} frames ahead at most"
-        raise ConfigError(f"look_ahead={look_ahead}: {type(model).__name__} {reason}. Use look_ahead={most}.")
+        raise ConfigError(f"look_ahead={look_ahead}: {type(model).__name__} {reason}. Use predict.look_ahead={most}.")
     kind: type[Stream] = CausalStream if carries_state(model) else WindowStream
     return kind(model, wanted, flip, batch, settle or (lambda pose: pose))
 

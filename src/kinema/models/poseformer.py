@@ -19,12 +19,12 @@ from kinema.models.registry import Shapes, depth_of, ratio_of, register
 class PoseFormer(nn.Module):
     """Lift the centre frame of a window: a transformer over the joints of each frame, then one over the frames.
 
-    Input (B, F, J, C), exactly F = `num_frames` frames; output (B, 1, J, 3), metres relative to the root (the root
+    Input (B, F, J, C), exactly F = `num_frames` frames; output (B, 1, J_out, 3), metres relative to the root (the root
     itself is predicted as well and not forced to zero).
 
     Args:
         num_frames: length of the window, odd.
-        num_joints: joints in and out.
+        num_joints: joints in.
         in_channels: channels of a 2D joint.
         dim: channels of a joint in the spatial stage; the temporal stage works on num_joints * dim.
         depth: blocks of each stage.
@@ -35,6 +35,7 @@ class PoseFormer(nn.Module):
         attn_dropout: rate on the attention weights.
         drop_path: stochastic depth of the last block of each stage, rising linearly from 0. A sample is one frame in
             the spatial stage and one window in the temporal stage. PoseFormer evaluates with 0, as `eval()` does.
+        num_joints_out: joints out; None = as many as in, the only form that was published.
 
     Initialisation: PyTorch's default for every layer, zeros for both position embeddings.
 
@@ -57,11 +58,14 @@ class PoseFormer(nn.Module):
         dropout: float,
         attn_dropout: float,
         drop_path: float,
+        num_joints_out: int | None = None,  # checkpoints written before it existed do not state it
     ) -> None:
         super().__init__()
+        joints_out = num_joints if num_joints_out is None else num_joints_out
         self.arguments: dict[str, Any] = {
             "num_frames": num_frames,
             "num_joints": num_joints,
+            "num_joints_out": joints_out,
             "in_channels": in_channels,
             "dim": dim,
             "depth": depth,
@@ -78,7 +82,7 @@ class PoseFormer(nn.Module):
             output="pose3d",
             in_channels=in_channels,
             joints=num_joints,
-            joints_out=num_joints,
+            joints_out=joints_out,
             frames=num_frames,
             frames_rule="exact",
             context=(num_frames // 2, num_frames // 2),
@@ -109,7 +113,7 @@ class PoseFormer(nn.Module):
         self.Temporal_norm = nn.LayerNorm(wide, eps=NORM_EPS)
         self.weighted_mean = nn.Conv1d(num_frames, 1, kernel_size=1)
         # published behaviour: the norm of the head keeps PyTorch's epsilon of 1e-5.
-        self.head = nn.Sequential(nn.LayerNorm(wide), nn.Linear(wide, 3 * num_joints))
+        self.head = nn.Sequential(nn.LayerNorm(wide), nn.Linear(wide, 3 * joints_out))
 
     def forward(self, pose: Tensor) -> Tensor:
         """Lift the centre frame of each window.
@@ -118,7 +122,7 @@ class PoseFormer(nn.Module):
             pose: (B, F, J, C).
 
         Returns:
-            (B, 1, J, 3).
+            (B, 1, J_out, 3).
         """
         expect_pose(pose, self.signature)
         return self.temporal(self.spatial(pose))
@@ -131,7 +135,7 @@ class PoseFormer(nn.Module):
         return self.Spatial_norm(x).flatten(2)
 
     def temporal(self, tokens: Tensor) -> Tensor:
-        """Lift windows of frame tokens: (B, F, J * dim) to (B, 1, J, 3)."""
+        """Lift windows of frame tokens: (B, F, J * dim) to (B, 1, J_out, 3)."""
         x = self.dropout(tokens + self.Temporal_pos_embed)
         for block in self.blocks:
             x = block(x)
@@ -150,7 +154,7 @@ class PoseFormer(nn.Module):
                 1024 elsewhere.
 
         Returns:
-            (B, L, J, 3).
+            (B, L, J_out, 3).
         """
         tokens = self.spatial(pose)
         windows = tokens.unfold(1, self.signature.frames, 1).transpose(2, 3)  # view (B, L, F, J * dim)
@@ -173,9 +177,11 @@ class PoseFormer(nn.Module):
         if len(shapes["Temporal_pos_embed"]) != 3 or len(shapes["Spatial_pos_embed"]) != 3:
             return None
         _, num_frames, wide = shapes["Temporal_pos_embed"]
+        joints = shapes["Spatial_pos_embed"][1]
         return {
             "num_frames": num_frames,
-            "num_joints": shapes["Spatial_pos_embed"][1],
+            "num_joints": joints,
+            "num_joints_out": shapes["head.1.weight"][0] // 3 if "head.1.weight" in shapes else joints,
             "in_channels": shapes["Spatial_patch_to_embedding.weight"][1],
             "dim": shapes["Spatial_pos_embed"][2],
             "depth": depth_of(shapes, "blocks"),

@@ -21,7 +21,11 @@ M = TypeVar("M", bound=type[nn.Module])
 
 
 def register(name: str) -> Callable[[M], M]:
-    """Register a model class under a name; it must offer `recognise(shapes)` and `unknowable`."""
+    """Register a model class under a name; it must offer `recognise(shapes)` and `unknowable`.
+
+    `unknowable` holds the published value of every constructor argument that weights cannot tell, or `...` where no
+    value is right for all published files: then it has to be said when a file is loaded.
+    """
 
     def decorate(cls: M) -> M:
         known = _MODELS.get(name)

@@ -18,14 +18,15 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from kinema import runs
-from kinema.data.readers import keypoint_file
-from kinema.data.readers.keypoint_file import Conversion
+from kinema.data.readers import detections
+from kinema.data.readers.detections.conversion import Conversion
 from kinema.data.sequences import Sequences
 from kinema.data.windows import Windows
 from kinema.errors import ConfigError
 from kinema.inference.live import lift_lines
 from kinema.inference.slide import Block, blocks, carries_state
 from kinema.inference.stream import CausalStream, Stopwatch
+from kinema.inference.trajectory import Placed
 from kinema.modes.train import build
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,10 @@ def run(config: DictConfig) -> None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         task.model.to(device).eval()
         lifter = Lifter(config, data, task, device)
+        if lifter.placed:
+            Placed(task.model)  # refuses a network without a trajectory before a long file is read
+        if streams:
+            lifter.stream()  # refuses a look-ahead before a long file is read
         if config.input == "-":
             _live(lifter)
             return
@@ -101,9 +106,17 @@ class Lifter:
         """A gathered batch as the network takes it, on its device."""
         return {key: value.to(self.device) for key, value in self.data.transform(batch).items()}
 
+    @property
+    def placed(self) -> bool:
+        """Whether root-relative poses are moved along the path that a nested trajectory network predicts."""
+        wanted = self.config.predict.trajectory
+        has = self.task.model.signature.trajectory if wanted is None else wanted
+        return bool(has) and self.task.target == "root_relative"
+
     def stream(self) -> Any:
         """A stream with the options of the run."""
-        return self.task.stream(look_ahead=self.config.predict.look_ahead)
+        path = {"trajectory": True} if self.placed else {}
+        return self.task.stream(look_ahead=self.config.predict.look_ahead, **path)
 
     def blocks(self, source: Source, row: int) -> Iterator[np.ndarray]:
         """Predictions (T, J, 3) of one sequence, block after block, equal to those of the whole."""
@@ -111,13 +124,14 @@ class Lifter:
         length = int(source.sequences.table["length"][row])
         clips = {"overlap": options.overlap, "join": options.join}
         clips = clips if options.overlap or options.join != "first" else {}
+        path = {"trajectory": True} if self.placed else {}
         carried = self.stream() if carries_state(model) and not clips else None
         for number, block in enumerate(blocks(model, length, overlap=options.overlap, chunk=self.task.chunk)):
             batch = self.pose(source.batch(row, block, number, model.signature.context))
             if isinstance(carried, CausalStream):
                 out = carried.advance(batch["pose"])
             else:
-                out = self.task.predict(batch, **clips)
+                out = self.task.predict(batch, **clips, **path)
             yield out[0, block.before : block.before + block.end - block.first].float().cpu().numpy()
 
     def frames(self, source: Source, row: int, watch: Stopwatch) -> Iterator[np.ndarray]:
@@ -142,30 +156,33 @@ class Lifter:
 _READ = 256  # frames that a stream of a file reads at once
 
 
-def _conversion(config: DictConfig, data: Any) -> Conversion:
+def conversion_of(config: DictConfig, data: Any) -> Conversion:
+    """What the options say about the points, and what the network takes."""
     options = config.predict
-    return Conversion(options.layout, data.spec.skeleton2d, data.spec.preprocess, options.width, options.height)
+    return Conversion(
+        options.layout,
+        data.spec.skeleton2d,
+        data.spec.preprocess,
+        options.width,
+        options.height,
+        rule=options.conversion,
+        unit=options.unit,
+    )
+
+
+def reading_of(config: DictConfig, data: Any) -> detections.Options:
+    """How a keypoint file is read."""
+    options = config.predict
+    return detections.Options(options.track, options.max_gap, options.check, data.spec.fps)
 
 
 def _source(config: DictConfig, data: Any) -> Source:
     """The sequences of `input=`, a .npy file mapped and converted block by block, or of the data set."""
     if not config.input:
         return Source(data.windows("predict").sequences)
-    path, options, conversion = Path(config.input), config.predict, _conversion(config, data)
-    mapped = keypoint_file.mapped(path, conversion, data.spec.fps)
-    if mapped is not None:
-        return Source(mapped, lambda points: conversion(points, path, path.stem))
-    whole = keypoint_file.read(
-        path,
-        layout=options.layout,
-        skeleton2d=data.spec.skeleton2d,
-        preprocessing=data.spec.preprocess,
-        width=options.width,
-        height=options.height,
-        track=options.track,
-        fps=data.spec.fps,
-    )
-    return Source(whole)
+    path, conversion, options = Path(config.input), conversion_of(config, data), reading_of(config, data)
+    mapped = detections.mapped(path, conversion, options)
+    return Source(*mapped) if mapped is not None else Source(detections.read(path, conversion, options))
 
 
 def _write(output: Path, source: Source, lifter: Lifter, watch: Stopwatch | None) -> None:
@@ -201,13 +218,13 @@ def _write_parts(file: IO[bytes], parts: Iterator[np.ndarray], length: int) -> N
 
 def _live(lifter: Lifter) -> None:
     """Frames on stdin, poses on stdout, until the input ends."""
-    conversion = _conversion(lifter.config, lifter.data)
+    conversion = conversion_of(lifter.config, lifter.data)
     if not conversion.by_frame:
         raise ConfigError("A live stream needs the size of its images. Use predict.width=1920 predict.height=1080.")
     log.info("%s", json.dumps(_meaning(lifter)))
 
     def prepare(points: np.ndarray, number: int) -> Tensor:
-        pose = torch.from_numpy(conversion(points[None], Path("stdin"), f"line {number + 1}"))[None]  # (1, 1, J, C)
+        pose = torch.from_numpy(conversion(points[None], Path(f"stdin, line {number + 1},")))[None]  # (1, 1, J, C)
         none = torch.zeros(1, dtype=torch.int64)
         batch = {"pose2d": pose, "draw": none + number, "index": none, "frames": none[None] + number}
         batch |= {"flip": torch.zeros(1, dtype=torch.bool), "valid": torch.ones(1, 1, dtype=torch.bool)}
@@ -230,7 +247,7 @@ def _meaning(lifter: Lifter) -> dict[str, Any]:
     return {
         "unit": "half image widths (2.5D, depth relative to the root)" if image else "metres",
         "axes": "camera: x right, y down, z away from the camera",
-        "origin": "root joint of each frame" if target == "root_relative" else target,
+        "origin": "camera" if lifter.placed else "root joint of each frame" if target == "root_relative" else target,
         "joints": list(spec.skeleton.joints),
         "fps": spec.fps,
     }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,59 +20,91 @@ from kinema import composition, runs
 from kinema.core.preprocess import preprocess
 from kinema.core.skeleton import Skeleton
 from kinema.data import checks
+from kinema.data.readers import detections
 from kinema.data.sequences import Sequences
 from kinema.data.windows import Windows
-from kinema.errors import ConfigError
+from kinema.errors import ConfigError, DataError
 from kinema.inference.flip import flip_average
 from kinema.inference.slide import slide
 from kinema.inference.trajectory import separated
+from kinema.modes.predict import conversion_of, reading_of
 from kinema.modes.train import build
 from kinema.viz import clip as clips
 from kinema.viz import figures, prepare
 from kinema.viz.prepare import Clip
+from kinema.viz.video import Video
+from kinema.viz.write import write
 
 log = logging.getLogger(__name__)
 
 # Shown where neither the data, the video nor the user says how fast a sequence is.
 _FALLBACK_FPS = 25.0
-# GIFs of more frames per second are large and shown too slowly by many programs: frames are left out, the speed stays.
-_GIF_FPS = 25.0
+# Pixels of a video are decoded for each that is drawn: the contact sheet shows the part around the person larger.
+_SHARP = 2
+# Two sizes, lengths or speeds that differ by less are taken for equal.
+_ALIKE = 0.03
+_SHORT = (
+    "%s ends, or cannot be decoded, after %d of %d frames; the pictures end there too (%s draws as many in silence)"
+)
 _ROOT = Skeleton("root", ("root",), (-1,), (), ())
 
 
 def run(config: DictConfig) -> None:
-    """Draw one sequence of the data set as the network of `ckpt` sees it.
+    """Draw one sequence of the data set, or of the keypoint file `input=`, as the network of `ckpt` sees it.
 
     Raises:
         ConfigError: without a checkpoint, for an unknown subject, action or camera, or a file that cannot be written.
+        DataError: for a keypoint file, a video or a file of predictions that does not fit.
     """
     with runs.recorded(config):
         options = config.render
         if not config.ckpt:
             raise ConfigError("mode=render draws what a trained network predicts. Use ckpt=path/to/file.")
+        if config.input == "-":
+            raise ConfigError("mode=render draws files, not a live stream. Use input=keypoints.npz, or mode=predict.")
         if options.output:
             clips.check_format(Path(options.output))
+        video = Video(Path(options.video)) if options.video else None
         _, data, task = build(config)
-        sequences: Sequences = data.sequences if data.downsample == 1 else data.sequences.thin(step=data.downsample)
-        row = choose(sequences, data.splits.rows(sequences, "predict"), options.subject, options.action, options.camera)
+        sequences, first = _sequences(config, data)
+        row = choose(sequences, first, options.subject, options.action, options.camera)
         log.info("rendering %s: %d frames", sequences.label(row), sequences.table["length"][row])
-        video = _Video(Path(options.video)) if options.video else None
-        checks.refuse_nonfinite(sequences.select([row]))
+        if not config.input:  # a keypoint file was looked at when it was read
+            checks.refuse_nonfinite(sequences.select([row]))
+        others = {
+            title: read_prediction(Path(path), sequences, row) for title, path in (options.predictions or {}).items()
+        }
         prediction = predict(task, data, sequences, row)
         if options.export:
             _export(Path(options.export), exported(sequences, row, prediction))
         clip = prepared(sequences, row, prediction, data.spec.preprocess, relative=task.target == "root_relative")
-        if not options.show_ground_truth:
-            clip = dataclasses.replace(clip, poses=dict(list(clip.poses.items())[:1]))
-        fps = options.fps or clip.fps or (video.fps if video else None)
-        if fps is None:
-            log.info("the data does not say its frames per second; %g are assumed (render.fps)", _FALLBACK_FPS)
-        clip = dataclasses.replace(clip, fps=fps or _FALLBACK_FPS).cut(options.skip, options.limit, options.downsample)
-        folder = composition.output_dir(config)
-        for path in _outputs(options.output, folder, sequences.label(row)):
-            pictures = video.pictures(options.skip, options.downsample) if video else None
-            draw(path, clip, data.spec.skeleton2d, data.spec.skeleton, options.size, options.bitrate, pictures)
-            log.info("wrote %s", path)
+        clip = _with_others(clip, others, sequences, row, data.spec.preprocess, options.show_ground_truth)
+        if video is not None:
+            _compare(video, clip, sequences.step, sequences.table["width"][row] > 0)
+        # A keypoint file's speed is only the data set's.
+        own = None if config.input and video is not None and video.fps else clip.fps
+        clip = dataclasses.replace(clip, fps=_speed(options.fps, own, video, sequences.step))
+        clip = clip.cut(options.skip, options.limit, options.downsample)
+        paths = _outputs(options.output, composition.output_dir(config), sequences.label(row))
+        pictures = None
+        if video is not None:
+            largest = round(_SHARP * options.size * figures.DPI)
+            pictures = video.pictures(
+                skip=options.skip, step=sequences.step, downsample=options.downsample, largest=largest
+            )
+        drawn = write(paths, clip, data.spec.skeleton2d, data.spec.skeleton, options.size, options.bitrate, pictures)
+        if drawn < len(clip):
+            log.warning(_SHORT, options.video, drawn, len(clip), f"render.limit={drawn * options.downsample}")
+        log.info("wrote %s: %d frames", ", ".join(map(str, paths)), drawn)
+
+
+def _sequences(config: DictConfig, data: Any) -> tuple[Sequences, np.ndarray]:
+    """What can be drawn, and the rows to take the first of where nothing is asked for."""
+    if config.input:
+        made = detections.read(Path(config.input), conversion_of(config, data), reading_of(config, data))
+        return made, np.arange(len(made))
+    sequences: Sequences = data.sequences if data.downsample == 1 else data.sequences.thin(step=data.downsample)
+    return sequences, data.splits.rows(sequences, "predict")
 
 
 def choose(sequences: Sequences, first: np.ndarray, subject: str | None, action: str | None, camera: int | str) -> int:
@@ -133,7 +166,7 @@ def predict(task: Any, data: Any, sequences: Sequences, row: int) -> Prediction:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = task.model.to(device).eval()
     batch = {key: value.to(device) for key, value in batch.items()}
-    network, twin = separated(model)
+    network, twin = separated(model) if task.target == "root_relative" else (model, None)
     task.model = network
     try:
         with torch.inference_mode():
@@ -174,10 +207,14 @@ def prepared(sequences: Sequences, row: int, prediction: Prediction, way: str, *
     """
     views, table, cameras = sequences.sequence(row), sequences.table, sequences.cameras
     width, height, fps = (float(table[key][row]) for key in ("width", "height", "fps"))
+    known = width > 0 and height > 0
+    seen = views["pose2d"]
+    level = sequences.space == "image" or "orientation" not in cameras
     clip = Clip(
-        keypoints=prepare.pixels(views["pose2d"], preprocess(way), width, height),
-        viewport=(int(width), int(height)),
-        azimuth=float(cameras["azimuth"][row]) if "azimuth" in cameras else 70.0,
+        # Without a size, keypoints were fitted into the square [-1, 1].
+        keypoints=prepare.pixels(seen, preprocess(way), width, height) if known else 500.0 * (seen[..., :2] + 1.0),
+        viewport=(int(width), int(height)) if known else (1000, 1000),
+        azimuth=prepare.LEVEL_AZIMUTH if level else float(cameras["azimuth"][row]) if "azimuth" in cameras else 70.0,
         fps=fps if np.isfinite(fps) and fps > 0 else None,
     )
     truth, pose = views.get("pose3d"), exported(sequences, row, prediction)
@@ -209,46 +246,91 @@ def _in_image(
     return prepare.from_image(poses)
 
 
-def draw(
-    path: Path,
+def read_prediction(path: Path, sequences: Sequences, row: int) -> tuple[np.ndarray, bool]:
+    """Predictions of another network for a sequence.
+
+    Args:
+        path: .npz of mode=predict, or .npy of `render.export`.
+        sequences: the data.
+        row: of the sequence.
+
+    Returns:
+        (T, J, 3) as a network gives it, and whether it is relative to the root.
+
+    Raises:
+        DataError: for a file without this sequence, or of another length.
+    """
+    label, length = sequences.label(row), int(sequences.table["length"][row])
+    if not path.is_file():
+        raise DataError(f"There is no file {path}. Correct render.predictions.")
+    try:
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            pose, relative = file, True
+        else:
+            with file:
+                pose = file[f"pose3d/{label.replace(' ', '_')}"]
+                relative = json.loads(str(file["meta"]))["origin"].startswith("root")
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read. Use an .npz of mode=predict or an .npy of render.export.") from error
+    except KeyError as error:
+        raise DataError(
+            f"{path} holds no prediction of {label}. Make it with mode=predict on the same data."
+        ) from error
+    if pose.ndim != 3 or pose.shape[::2] != (length, 3):
+        raise DataError(f"{path}: shape {pose.shape}, ({length}, joints, 3) expected for {label}.")
+    return pose, relative
+
+
+def _with_others(
     clip: Clip,
-    skeleton2d: Skeleton,
-    skeleton: Skeleton,
-    size: float = 4.0,
-    bitrate: int = 3000,
-    pictures: Iterator[np.ndarray] | None = None,
-) -> None:
-    """Write a clip as a contact sheet (.png) or as a moving picture (.gif, .mp4), by the ending of the path."""
-    if path.suffix.lower() == ".png":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figures.contact_sheet(clip, skeleton2d, skeleton).savefig(path)
-        return
-    assert clip.fps is not None
-    every = max(1, round(clip.fps / _GIF_FPS)) if path.suffix.lower() == ".gif" else 1
-    scene = figures.Scene(clip, skeleton2d, skeleton, size)
-    colours = 255 if pictures is not None else 32
-    clips.write_clip(path, scene.frames(clip, pictures, every), clip.fps / every, bitrate=bitrate, colours=colours)
+    others: Mapping[str, tuple[np.ndarray, bool]],
+    sequences: Sequences,
+    row: int,
+    way: str,
+    show_truth: bool,
+) -> Clip:
+    """A clip with panels for other predictions before the truth, which may be left out."""
+    (title, pose), *truth = clip.poses.items()
+    poses = {title: pose}
+    for name, (other, relative) in others.items():
+        if other.shape != pose.shape:
+            raise DataError(f"render.predictions: {name} has {other.shape[1]} joints, {pose.shape[1]} expected.")
+        made = prepared(sequences, row, Prediction(other.astype(pose.dtype)), way, relative=relative)
+        poses[str(name)] = made.poses[title]
+    return dataclasses.replace(clip, poses={**poses, **(dict(truth) if show_truth else {})})
 
 
-class _Video:
-    """The recording behind the keypoints."""
+def _compare(video: Video, clip: Clip, step: int, sized: bool) -> None:
+    """Warn where a video does not look like the one that keypoints were found in."""
+    if not sized:
+        raise ConfigError(
+            "Where the keypoints lie in the video is not known without the size of its picture. "
+            f"Use predict.width={video.size[0]} predict.height={video.size[1]}, or drop render.video."
+        )
+    (width, height), (own_width, own_height) = video.size, clip.viewport
+    if abs(width * own_height / (height * own_width) - 1) > _ALIKE:
+        log.warning(
+            "%s is %d x %d pixels, the keypoints belong to %d x %d: it is stretched, and may be the wrong video",
+            video.path, width, height, own_width, own_height,
+        )  # fmt: skip
+    if video.frames and abs(video.frames / step / len(clip) - 1) > _ALIKE and abs(video.frames / step - len(clip)) > 2:
+        log.warning(
+            "%s has about %d frames, the sequence %d: it may be the wrong video", video.path, video.frames, len(clip)
+        )
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        meta, opened = clips.read_video(path)
-        opened.close()
-        self.fps: float = meta["fps"]
 
-    def pictures(self, skip: int, downsample: int) -> Iterator[np.ndarray]:
-        """Frames without the first `skip`, the mean of every `downsample`; decoded as they are asked for."""
-        _, frames = clips.read_video(self.path)
-        for _ in range(skip):
-            next(frames, None)
-        while True:
-            group = [frame for _, frame in zip(range(downsample), frames, strict=False)]
-            if not group:
-                return
-            yield group[0] if downsample == 1 else np.mean(group, axis=0).astype(np.uint8)
+def _speed(wanted: float | None, own: float | None, video: Video | None, step: int) -> float:
+    """Frames per second that are drawn: as asked for, else the sequence's own, else the video's."""
+    seen = video.fps / step if video is not None and video.fps else None
+    if wanted:
+        return float(wanted)
+    if own and seen and abs(seen / own - 1) > _ALIKE:
+        log.warning("the video has %g frames per second, the sequence %g, which is taken (render.fps)", seen, own)
+    if own or seen:
+        return float(own or seen or 0)
+    log.info("the data does not say its frames per second; %g are assumed (render.fps)", _FALLBACK_FPS)
+    return _FALLBACK_FPS
 
 
 def _outputs(output: str | None, folder: Path, label: str) -> list[Path]:

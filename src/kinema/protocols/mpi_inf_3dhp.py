@@ -51,6 +51,8 @@ class MPIINF3DHPProtocol(Protocol):
         windows: evaluation windows.
         root_relative: set the predicted root to zero first, other joints as predicted (published behaviour for models
             of root-relative targets). False subtracts the predicted root.
+        unit: of predictions: "image" (half image widths, as the targets), or "mm" as the official
+            weights of PoseFormer V2 give, which were trained on unscaled targets.
 
     Source: MotionAGFormer, train_3dhp.py, and the Matlab evaluation of the data set (test_util).
     """
@@ -63,8 +65,13 @@ class MPIINF3DHPProtocol(Protocol):
     poses: Tensor
     counts: Tensor
 
-    def __init__(self, windows: Windows, *, root_relative: bool = True) -> None:
+    def __init__(self, windows: Windows, *, root_relative: bool = True, unit: str = "image") -> None:
         super().__init__()
+        if unit not in ("image", "mm"):
+            raise ConfigError(
+                f"task.protocol_options.mpi_inf_3dhp.unit={unit} is unknown. Use unit=image for networks trained here, "
+                f"or unit=mm for weights trained on unscaled millimetres."
+            )
         sequences = windows.sequences
         if sequences.skeleton is None or "pck_groups" not in sequences.skeleton.tables or sequences.space != "image":
             raise ConfigError(
@@ -73,6 +80,7 @@ class MPIINF3DHPProtocol(Protocol):
             )
         self.skeleton: Skeleton = sequences.skeleton
         self.root_relative = root_relative
+        self.unit = unit
         self._sequences = sequences
         self._owner, self._rows = _frames_of(windows)
         self._first = int(self._rows.min()) if len(self._rows) else 0
@@ -93,7 +101,7 @@ class MPIINF3DHPProtocol(Protocol):
         return {"root_relative": root_relative}
 
     def millimetres(self, prediction: Tensor, size: Tensor) -> Tensor:
-        """Turn (B, T, J, 3) image units into root-relative millimetres, float64.
+        """Turn predictions (B, T, J, 3) into root-relative millimetres, float64.
 
         Args:
             prediction: (B, T, J, 3).
@@ -103,6 +111,8 @@ class MPIINF3DHPProtocol(Protocol):
         if self.root_relative:
             is_root = torch.arange(len(self.skeleton), device=prediction.device)[:, None] == self.skeleton.root
             prediction = torch.where(is_root, 0, prediction)
+        if self.unit == "mm":
+            return align.root_relative(prediction, self.skeleton)
         pixels = preprocess("motionbert").image_from_network(prediction, size[:, 0], size[:, 1])
         return align.root_relative(pixels, self.skeleton)
 

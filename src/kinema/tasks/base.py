@@ -49,6 +49,7 @@ class Task(pl.LightningModule, ABC):
     outputs: ClassVar[frozenset[str]]
     needs: ClassVar[frozenset[str]]
     modes: ClassVar[frozenset[str]] = frozenset()
+    sources: ClassVar[frozenset[str]] = frozenset()  # training batches it takes beside the labelled one, by name
 
     def __init__(
         self,

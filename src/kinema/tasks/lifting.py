@@ -20,7 +20,7 @@ from kinema.errors import ConfigError
 from kinema.inference.flip import flip_average as average_flips
 from kinema.inference.slide import Join, slide
 from kinema.inference.stream import Stream, stream
-from kinema.inference.trajectory import separated
+from kinema.inference.trajectory import Placed, separated
 from kinema.protocols.registry import LIFTING as PROTOCOLS
 from kinema.protocols.report import Protocol
 from kinema.tasks.base import Batch, Task
@@ -98,7 +98,7 @@ class LiftingTask(Task):
         return signature
 
     def check(self, signature: Signature, spec: DataSpec) -> None:
-        """Refuse a protocol or a loss that does not belong to the data's space."""
+        """Refuse a protocol or a loss that does not belong to the data's space or skeleton."""
         space = PROTOCOLS[self.protocol].space
         if spec.has_3d and spec.space != space:
             other = next(name for name, its in PROTOCOLS.items() if its.space != space)
@@ -111,6 +111,8 @@ class LiftingTask(Task):
                 f"The loss {_FROM_2D} compares predicted x, y with the 2D pose, which only image-space targets allow; "
                 f"this data set has {spec.space} space. Use task.losses.{_FROM_2D}=0."
             )
+        if spec.has_3d and spec.skeleton is not None:
+            core_losses.refuse_unserved(self.weights, spec.skeleton)
 
     def prepare(self, stage: str, windows: Windows) -> None:
         """Remember the context of the windows, and whether training windows have frames that do not count."""
@@ -130,8 +132,13 @@ class LiftingTask(Task):
         Returns:
             `loss`, the weighted sum, and every term before its weight.
         """
-        pred = self._cut(self._settle(self._network()(batch["pose"])), batch)
-        pred = pred.float() if pred.dtype in (torch.float16, torch.bfloat16) else pred
+        pred = full_precision(self._cut(self._settle(self._network()(batch["pose"])), batch))
+        terms = self._terms_of(pred, batch)
+        total = sum((weight * terms[name] for name, weight in self.weights.items()), start=pred.new_zeros(()))
+        return {"loss": total, **terms}
+
+    def _terms_of(self, pred: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Every supervised term of a prediction (B, T', J, 3), before its weight."""
         terms: dict[str, Tensor] = {}
         spatial = [name for name in self.weights if name != _FROM_2D]
         if spatial:
@@ -142,8 +149,7 @@ class LiftingTask(Task):
                 terms[name] = _term(name, pred, target, self.skeleton, valid)
         if _FROM_2D in self.weights:
             terms[_FROM_2D] = self._loss_2d(pred, batch)
-        total = sum((weight * terms[name] for name, weight in self.weights.items()), start=pred.new_zeros(()))
-        return {"loss": total, **terms}
+        return terms
 
     def _target(self, pose3d: Tensor) -> Tensor:
         if self.target == "root_relative":
@@ -151,14 +157,17 @@ class LiftingTask(Task):
         return first_frame_depth(pose3d, self.skeleton) if self.target == "first_frame_depth" else pose3d
 
     def _loss_2d(self, pred: Tensor, batch: Batch) -> Tensor:
-        pose2d = batch["pose2d"]
-        before = self._context.get("train", (0, 0))[0]
-        pose2d = pose2d[:, before : before + pred.shape[1]]
+        pose2d = self._seen(batch, pred.shape[1])
         confidence = pose2d[..., 2:3] if pose2d.shape[-1] > 2 else torch.ones_like(pose2d[..., :1])
         places = pose2d[..., :2]
         if self.target == "root_relative":
             places = root_relative(places, self.skeleton)
         return core_losses.joint_2d(pred, places, confidence)
+
+    def _seen(self, batch: Batch, frames: int) -> Tensor:
+        """Keypoints of the target frames (B, frames, J2, C)."""
+        before = self._context.get("train", self.signature.context)[0]
+        return batch["pose2d"][:, before : before + frames]
 
     @staticmethod
     def _valid(batch: Batch) -> Tensor | None:
@@ -168,7 +177,13 @@ class LiftingTask(Task):
     # Prediction.
 
     def predict(  # type: ignore[override]
-        self, batch: Batch, *, flip_average: bool | None = None, overlap: int = 0, join: Join = "first"
+        self,
+        batch: Batch,
+        *,
+        flip_average: bool | None = None,
+        overlap: int = 0,
+        join: Join = "first",
+        trajectory: bool = False,
     ) -> Tensor:
         """Predict the target frames of windows, clips or whole sequences.
 
@@ -176,12 +191,13 @@ class LiftingTask(Task):
             batch: `pose` (B, before + L + after, J2, C).
             flip_average: null follows the task.
             overlap, join: of clips, see `inference.slide.slide`.
+            trajectory: add the path of a nested trajectory network to root-relative poses.
 
         Returns:
-            (B, L, J, 3) in the unit of the targets.
+            (B, L, J, 3) in the unit of the targets; with `trajectory` in camera space.
         """
 
-        network = self._network()
+        network = self._network(trajectory)
 
         def run(pose: Tensor) -> Tensor:
             return self._settle(slide(network, pose, chunk=self.chunk, overlap=overlap, join=join))
@@ -189,17 +205,27 @@ class LiftingTask(Task):
         pose = batch["pose"]
         averaged = self.flip_average if flip_average is None else flip_average
         out = average_flips(run, pose, self.skeleton2d, self.skeleton) if averaged else run(pose)
-        return self._cut(out.float() if out.dtype in (torch.float16, torch.bfloat16) else out, batch)
+        return full_precision(self._cut(out, batch))
 
-    def stream(self, *, look_ahead: int | None = None, flip_average: bool | None = None, batch: int = 1) -> Stream:
+    def stream(
+        self,
+        *,
+        look_ahead: int | None = None,
+        flip_average: bool | None = None,
+        batch: int = 1,
+        trajectory: bool = False,
+    ) -> Stream:
         """Predict frame by frame, as `predict` does for what has been seen; see `inference.stream.stream`."""
         averaged = self.flip_average if flip_average is None else flip_average
         flip = (self.skeleton2d, self.skeleton) if averaged else None
-        return stream(self._network(), look_ahead=look_ahead, flip=flip, batch=batch, settle=self._settle)
+        network = self._network(trajectory)
+        return stream(network, look_ahead=look_ahead, flip=flip, batch=batch, settle=self._settle)
 
-    def _network(self) -> nn.Module:
+    def _network(self, trajectory: bool = False) -> nn.Module:
         """The network to run: root-relative targets leave a nested trajectory network out (published behaviour)."""
-        return separated(self.model)[0] if self.target == "root_relative" else self.model
+        if self.target != "root_relative":
+            return self.model
+        return Placed(self.model) if trajectory else separated(self.model)[0]
 
     def _settle(self, out: Tensor) -> Tensor:
         """Add the trajectory, which stands in the root's slot, to the other joints where targets are not relative."""
@@ -240,6 +266,11 @@ class LiftingTask(Task):
     def skeleton2d(self) -> Skeleton:
         """Of the input."""
         return _known(self.spec.skeleton2d if self.spec else None)
+
+
+def full_precision(out: Tensor) -> Tensor:
+    """Half precision as float32: errors are small differences."""
+    return out.float() if out.dtype in (torch.float16, torch.bfloat16) else out
 
 
 def has_gaps(windows: Windows) -> bool:

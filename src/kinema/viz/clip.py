@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import struct
 import subprocess
 import tempfile
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
-from fractions import Fraction
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-from PIL import GifImagePlugin, Image
 
 from kinema.errors import ConfigError, DataError
+from kinema.viz.gif import SAME, GifWriter
 
 FORMATS = (".gif", ".mp4", ".png")
-# Index of the GIF's palette that means "as in the frame before".
-_SAME = 255
-# Browsers play a frame of less than 2 hundredths of a second much slower.
-_SHORTEST = 2
 
 
 def ffmpeg() -> str | None:
@@ -54,31 +47,62 @@ def check_format(path: Path) -> None:
 
 
 def write_clip(
-    path: Path, frames: Iterable[np.ndarray], fps: float, *, bitrate: int = 3000, colours: int = _SAME
+    path: Path, frames: Iterable[np.ndarray], fps: float, *, bitrate: int = 3000, colours: int = SAME
 ) -> int:
-    """Write frames (H, W, 3) uint8 to a GIF or an MP4, by the ending of the name.
+    """Write frames (H, W, 3) uint8 to a GIF or an MP4, see `opened`; returns how many there were."""
+    count = 0
+    with opened(path, fps, bitrate=bitrate, colours=colours) as add:
+        for frame in frames:
+            add(frame)
+            count += 1
+    return count
 
-    A file of that name is replaced when the new one is complete.
+
+@contextmanager
+def opened(
+    path: Path, fps: float, *, bitrate: int = 3000, colours: int = SAME
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Give the function that appends a frame (H, W, 3) uint8 to a new GIF or MP4, by the ending of the name.
+
+    A file of that name is replaced when the block ends well.
 
     Args:
         path: .gif or .mp4.
-        frames: consumed one by one.
         fps: frames per second.
         bitrate: of an MP4, kbit/s.
         colours: of a GIF, 255 at most; drawings without a video need few, and the file shrinks.
 
-    Returns:
-        Number of frames taken.
+    Raises:
+        ConfigError: for another ending or a speed that cannot be played.
+        DataError: where no frame came, or ffmpeg failed.
     """
     check_format(path)
     if path.suffix.lower() == ".png":
         raise ConfigError(f"{path} is a still picture; a clip ends in .gif or .mp4.")
     if not fps > 0:
         raise ConfigError(f"A clip of {fps} frames per second cannot be played. Give render.fps a positive number.")
-    with _replacing(path) as temporary:
-        if path.suffix.lower() == ".gif":
-            return _write_gif(temporary, iter(frames), fps, colours)
-        return _write_mp4(temporary, iter(frames), fps, bitrate)
+    count = 0
+    with _replacing(path) as temporary, tempfile.TemporaryFile() as complaints:
+        gif = path.suffix.lower() == ".gif"
+        writer = (
+            GifWriter(temporary, fps, colours) if gif else _Mp4Writer(temporary, path.name, fps, bitrate, complaints)
+        )
+
+        def add(frame: np.ndarray) -> None:
+            nonlocal count
+            writer.add(frame)
+            count += 1
+
+        try:
+            yield add
+        except BaseException:
+            writer.close()
+            raise
+        writer.close()
+        if isinstance(writer, _Mp4Writer):
+            writer.check()
+        if not count:
+            raise DataError(f"There is no frame to write to {path.name}: skip, limit or downsample leave nothing.")
 
 
 @contextmanager
@@ -93,133 +117,48 @@ def _replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _first(frames: Iterator[np.ndarray], path: Path) -> np.ndarray:
-    for frame in frames:
-        return frame
-    raise DataError(f"There is no frame to write to {path.name}: skip, limit or downsample leave nothing.")
+class _Mp4Writer:
+    """Raw frames piped to ffmpeg; odd sizes get one more row or column."""
 
+    def __init__(self, path: Path, name: str, fps: float, bitrate: int, complaints: IO[bytes]) -> None:
+        self._path, self._name, self._fps, self._bitrate = path, name, fps, bitrate
+        self._process: subprocess.Popen[bytes] | None = None
+        self._complaints = complaints
+        self._fault = ""
 
-def _write_gif(path: Path, frames: Iterator[np.ndarray], fps: float, colours: int) -> int:
-    """Stream a looping GIF: one palette for all, and of each frame only the rectangle that changed."""
-    first = _first(frames, path)
-    palette = _Palette(first, colours)
-    count, shown, late = 0, None, Fraction(0)
-    height, width = first.shape[:2]
-    with path.open("wb") as file:
-        file.write(b"GIF89a" + struct.pack("<HHBBB", width, height, 0xF7, 0, 0))
-        file.write(palette.table())
-        file.write(b"!\xff\x0bNETSCAPE2.0\x03\x01\0\0\0")
-        for frame in chain((first,), frames):
-            count += 1
-            # Delays are whole hundredths of a second: what rounding leaves over goes to the next frame.
-            late += Fraction(100) / Fraction(fps).limit_denominator(1000)
-            if late < _SHORTEST:
-                continue
-            delay = int(late)
-            late -= delay
-            indices = palette.indices(frame)
-            file.writelines(_gif_frame(indices, shown, delay))
-            shown = indices
-        file.write(b";")
-    return count
-
-
-class _Palette:
-    """Colours chosen from one picture; its most frequent colour stays exact (quantisation tints a white ground)."""
-
-    def __init__(self, picture: np.ndarray, colours: int) -> None:
-        self._chosen = Image.fromarray(picture).quantize(min(colours, _SAME), method=Image.Quantize.MEDIANCUT)
-        indices = np.asarray(self._chosen)
-        self._most = int(np.bincount(indices.ravel()).argmax())
-        self._ground = np.median(picture[indices == self._most], axis=0).astype(np.uint8)
-
-    def table(self) -> bytes:
-        """The 256 colours as the file has them."""
-        values = bytearray(self._chosen.getpalette() or [])[: 3 * _SAME].ljust(3 * 256, b"\0")
-        values[3 * self._most : 3 * self._most + 3] = self._ground.tobytes()
-        return bytes(values)
-
-    def indices(self, picture: np.ndarray) -> np.ndarray:
-        """Nearest colours (H, W) of a picture (H, W, 3)."""
-        near = np.array(Image.fromarray(picture).quantize(palette=self._chosen, dither=Image.Dither.NONE))
-        near[(picture == self._ground).all(-1)] = self._most
-        return near
-
-
-def _gif_frame(indices: np.ndarray, shown: np.ndarray | None, delay: int) -> list[bytes]:
-    """Blocks of one frame, drawn over the frame shown before it."""
-    left = top = 0
-    if shown is not None:
-        changed = indices != shown
-        rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
-        # A frame equal to the one before still needs one pixel to carry its delay.
-        top, bottom = (rows[0], rows[-1] + 1) if len(rows) else (0, 1)
-        left, right = (columns[0], columns[-1] + 1) if len(columns) else (0, 1)
-        indices = np.where(changed, indices, _SAME)[top:bottom, left:right]
-    picture = Image.fromarray(np.ascontiguousarray(indices, np.uint8))
-    offset = (int(left), int(top))
-    blocks = GifImagePlugin.getdata(picture, offset, duration=10 * delay, transparency=_SAME, disposal=1)
-    return [bytes(block) for block in blocks]
-
-
-def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: float, bitrate: int) -> int:
-    """Pipe raw frames to ffmpeg; odd sizes get one more row or column."""
-    first = _first(frames, path)
-    height, width = first.shape[:2]
-    program = ffmpeg()
-    assert program is not None  # check_format has seen to it
-    command = [
-        program, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}",
-        "-r", f"{fps:g}", "-i", "-", "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2:color=white", "-pix_fmt", "yuv420p",
-        "-b:v", f"{bitrate}k", "-threads", "1", "-f", "mp4", str(path),
-    ]  # fmt: skip
-    count = 0
-    with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=complaints)
+    def add(self, frame: np.ndarray) -> None:
+        if self._process is None:
+            self._process = self._start(*frame.shape[:2])
+        pipe: IO[bytes] = self._process.stdin  # type: ignore[assignment]
         try:
-            pipe: IO[bytes] = process.stdin  # type: ignore[assignment]
-            try:
-                for frame in chain((first,), frames):
-                    pipe.write(np.ascontiguousarray(frame, np.uint8).tobytes())
-                    count += 1
-                pipe.close()
-            except BrokenPipeError:
-                pass  # ffmpeg says why below
-            failed = process.wait()
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        if failed:
-            complaints.seek(0)
-            reason = complaints.read().decode(errors="replace").strip().splitlines()[-1:]
-            raise DataError(f"ffmpeg could not write {path.name}: {' '.join(reason) or f'exit status {failed}'}.")
-    return count
+            pipe.write(np.ascontiguousarray(frame, np.uint8).data)
+        except BrokenPipeError:
+            self.close()
+            self._fault = self._fault or "it stopped early"
+            self.check()
 
+    def close(self) -> None:
+        """Let ffmpeg finish what it has."""
+        if self._process is not None:
+            with suppress(BrokenPipeError):  # `check` says why
+                self._process.stdin.close()  # type: ignore[union-attr]
+            if self._process.wait():
+                self._complaints.seek(0)
+                words = self._complaints.read().decode(errors="replace").strip().splitlines()
+                self._fault = words[-1] if words else f"exit status {self._process.returncode}"
 
-def read_video(path: Path) -> tuple[dict[str, Any], Generator[np.ndarray, None, None]]:
-    """Open a video and decode it frame by frame.
+    def check(self) -> None:
+        """Raise a DataError with ffmpeg's last words, where it failed."""
+        if self._fault:
+            raise DataError(f"ffmpeg could not write {self._name}: {self._fault.rstrip('.')}.")
 
-    Returns:
-        `fps` and `size` (width, height) of the video, and an iterator over frames (H, W, 3) uint8.
-
-    Raises:
-        ConfigError: without imageio-ffmpeg.
-        DataError: for a missing file, or one that is no video.
-    """
-    try:
-        import imageio_ffmpeg
-    except ImportError:
-        raise ConfigError(
-            "Reading a video needs imageio-ffmpeg. Install it with pip install 'kinema[video]', or drop render.video."
-        ) from None
-    if not path.is_file():
-        raise DataError(f"There is no video {path}. Correct render.video, or drop it.")
-    reader = imageio_ffmpeg.read_frames(str(path))
-    try:
-        meta = next(reader)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read as a video. Correct render.video, or drop it.") from error
-    width, height = meta["size"]
-    pictures = (np.frombuffer(data, np.uint8).reshape(height, width, 3) for data in reader)
-    return {"fps": float(meta["fps"]), "size": (width, height)}, pictures
+    def _start(self, height: int, width: int) -> subprocess.Popen[bytes]:
+        program = ffmpeg()
+        assert program is not None  # check_format has seen to it
+        command = [
+            program, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}",
+            "-r", f"{self._fps:g}", "-i", "-", "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2:color=white",
+            "-pix_fmt", "yuv420p", "-preset", "veryfast", "-b:v", f"{self._bitrate}k", "-threads", "1",
+            "-f", "mp4", str(self._path),
+        ]  # fmt: skip
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._complaints)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from kinema.core.skeleton import Skeleton
 from kinema.viz.prepare import Clip
 from kinema.viz.skeleton import OTHER, RIGHT, Panel2D, Panel3D, new_figure
 
-_DPI = 100.0
+DPI = 100.0
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Shot:
         azimuth: of the viewer, degrees.
         label: under the moment.
         errors: (J,) metres; colours the prediction by its error.
+        picture: (H, W, 3) uint8 of the video.
     """
 
     keypoints: np.ndarray
@@ -34,6 +36,7 @@ class Shot:
     azimuth: float = 70.0
     label: str = ""
     errors: np.ndarray | None = None
+    picture: np.ndarray | None = None
 
 
 class Scene:
@@ -42,14 +45,16 @@ class Scene:
     def __init__(self, clip: Clip, skeleton2d: Skeleton, skeleton: Skeleton, size: float = 4.0) -> None:
         """Set up the input and one panel per pose, `size` inches each (100 dots per inch)."""
         count = 1 + len(clip.poses)
-        self.figure = new_figure(size * count, size, _DPI)
+        self.figure = new_figure(size * count, size, DPI)
         width = 1 / count
         plane = self.figure.add_axes((0.04 * width, 0.02, 0.92 * width, 0.88))
-        self._input = Panel2D(plane, skeleton2d, clip.viewport, "Input")
+        self._input = Panel2D(plane, skeleton2d, clip.viewport)
         self._views = []
-        for number, title in enumerate(clip.poses, start=1):
+        for number in range(1, count):
             axes = self.figure.add_axes((number * width, 0.0, width, 0.92), projection="3d")
-            self._views.append(Panel3D(axes, skeleton, title=title, azimuth=clip.azimuth))
+            self._views.append(Panel3D(axes, skeleton, azimuth=clip.azimuth))
+        for number, title in enumerate(("Input", *clip.poses)):
+            self.figure.text((number + 0.5) * width, 0.955, title, fontsize=11, ha="center", va="center")
         for artist in (*self._input.moving, *(artist for view in self._views for artist in view.moving)):
             artist.set_animated(True)
         self.figure.canvas.draw()
@@ -64,22 +69,39 @@ class Scene:
         for panel, pose in zip(self._views, poses, strict=True):
             panel.update(pose)
             panel.draw()
-        return np.array(canvas.buffer_rgba())[..., :3]  # type: ignore[attr-defined]
+        # Pillow drops the fourth channel several times faster than numpy's strided copy.
+        return np.array(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))  # type: ignore[attr-defined]
 
-    def frames(self, clip: Clip, pictures: Iterator[np.ndarray] | None = None, every: int = 1) -> Iterator[np.ndarray]:
-        """Yield every n-th frame of a clip, one at a time; a video that ends early keeps its last picture."""
-        picture = None
+    def frames(self, clip: Clip, pictures: Iterator[np.ndarray] | None = None) -> Iterator[np.ndarray]:
+        """Yield the frames of a clip, one at a time, until its end or that of its video."""
         for number, keypoints in enumerate(clip.keypoints):
-            if pictures is not None:
-                picture = next(pictures, picture)
-            if number % every:
-                continue
+            picture = None if pictures is None else next(pictures, None)
+            if pictures is not None and picture is None:
+                return
             yield self.draw(keypoints, [pose[number] for pose in clip.poses.values()], picture)
 
 
-def contact_sheet(clip: Clip, skeleton2d: Skeleton, skeleton: Skeleton, moments: int = 8, size: float = 1.9) -> Figure:
-    """Moments of a clip, evenly spaced, one column each: the input above, the poses below."""
-    picked = np.unique(np.linspace(0, len(clip) - 1, moments).round().astype(int))
+def moments(clip: Clip, count: int = 8) -> list[int]:
+    """Frames of a clip for a contact sheet, evenly spaced."""
+    return [int(frame) for frame in np.unique(np.linspace(0, len(clip) - 1, count).round())]
+
+
+def contact_sheet(
+    clip: Clip,
+    skeleton2d: Skeleton,
+    skeleton: Skeleton,
+    pictures: Mapping[int, np.ndarray] | None = None,
+    size: float = 1.9,
+) -> Figure:
+    """Moments of a clip, one column each: the input above, the poses below.
+
+    Args:
+        clip: what is drawn.
+        skeleton2d: of the keypoints.
+        skeleton: of the poses.
+        pictures: frame -> picture of the video under its keypoints, the frames to show; None = `moments` without any.
+        size: inches per panel.
+    """
     shots = [
         Shot(
             keypoints=clip.keypoints[frame],
@@ -87,8 +109,9 @@ def contact_sheet(clip: Clip, skeleton2d: Skeleton, skeleton: Skeleton, moments:
             viewport=clip.viewport,
             azimuth=clip.azimuth,
             label=f"{frame / clip.fps:.2f} s" if clip.fps else f"frame {frame}",
+            picture=None if pictures is None else pictures[frame],
         )
-        for frame in picked
+        for frame in (moments(clip) if pictures is None else pictures)
     ]
     return sheet(shots, skeleton2d, skeleton, size=size)
 
@@ -103,7 +126,7 @@ def sheet(
     titles = list(shots[0].poses)
     rows, margin, top = 1 + len(titles), 0.32, 0.34
     width, height = margin + size * len(shots), top + size * rows
-    figure = new_figure(width, height, _DPI)
+    figure = new_figure(width, height, DPI)
     if title:
         figure.text(margin / width, 1 - 0.06 / height, title, fontsize=9, va="top")
     for column, shot in enumerate(shots):
@@ -113,7 +136,7 @@ def sheet(
             return left, (height - top - (row + 1) * size) / height, 0.96 * size / width, 0.96 * size / height
 
         plane = Panel2D(figure.add_axes(box(0)), skeleton2d, shot.viewport)
-        plane.update(shot.keypoints)
+        plane.update(shot.keypoints, shot.picture)
         plane.zoom(shot.keypoints)
         for row, pose in enumerate(shot.poses.values(), start=1):
             view = Panel3D(figure.add_axes(box(row), projection="3d"), skeleton, azimuth=shot.azimuth)
@@ -131,7 +154,7 @@ def sheet(
 
 def error_bars(values: dict[str, float], *, title: str, unit: str = "mm", highlight: Sequence[str] = ()) -> Figure:
     """Horizontal bars, one per name in the given order, with the value at its end; a line marks their mean."""
-    figure = new_figure(6.4, 0.9 + 0.24 * len(values), _DPI)
+    figure = new_figure(6.4, 0.9 + 0.24 * len(values), DPI)
     axes = figure.add_axes((0.26, 0.34 / figure.get_figheight(), 0.66, 1 - 0.72 / figure.get_figheight()))
     names, sizes = list(values), np.array(list(values.values()), float)
     axes.barh(

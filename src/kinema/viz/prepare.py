@@ -10,6 +10,8 @@ from kinema.core.camera import camera_to_world
 from kinema.core.preprocess import Preprocess
 from kinema.errors import ConfigError
 
+# Viewer of poses turned by `upright`: almost from the camera, a little from the side so that depth shows.
+LEVEL_AZIMUTH = -70.0
 # Drawn height of a body whose pose has no unit, metres.
 _BODY = 1.7
 

@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from mpl_toolkits.mplot3d.art3d import Line3DCollection
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
 from kinema.core.skeleton import Skeleton
+from kinema.viz.strokes import Backdrop, Dots, Lines
 
 RIGHT, OTHER, FLOOR, PAPER = "#d1242f", "#24292f", "#d0d7de", "#f6f8fa"
 ON_DARK = "#f0f3f6"
@@ -65,22 +65,14 @@ class Panel2D:
             spine.set_color(FLOOR)
         if title:
             axes.set_title(title, fontsize=11)
-        self._picture = axes.imshow(
-            np.zeros((1, 1, 3), np.uint8), extent=(0, width, height, 0), zorder=0, visible=False
-        )
-        colours = bone_colours(skeleton)
-        self._bones = LineCollection([], colors=colours, linewidths=2.0, capstyle="round", zorder=2)
-        axes.add_collection(self._bones, autolim=False)
+        place = axes.transData.transform
+        self._picture = Backdrop(axes, size)
+        self._bones = Lines(lambda ends: place(ends.reshape(-1, 2)).reshape(ends.shape), 2.0, zorder=2)
+        self._bones.set_colours(bone_colours(skeleton))
         joints = [RIGHT if joint in skeleton.right else OTHER for joint in range(len(skeleton))]
-        self._joints = axes.scatter(
-            np.zeros(len(skeleton)),
-            np.zeros(len(skeleton)),
-            s=11,
-            c=joints,
-            edgecolors="white",
-            linewidths=0.5,
-            zorder=3,
-        )
+        self._joints = Dots(place, 3.3, joints, zorder=3)
+        for artist in (self._picture, self._bones, self._joints):
+            axes.add_artist(artist)
         self.moving = (self._picture, self._bones, self._joints)
 
     def update(self, keypoints: np.ndarray, picture: np.ndarray | None = None) -> None:
@@ -89,12 +81,10 @@ class Panel2D:
         A keypoint that is not finite is left out together with its bones.
         """
         if picture is not None:
-            if not self._picture.get_visible():
-                self._picture.set_visible(True)
-                self._bones.set_color(bone_colours(self.skeleton, other=ON_DARK))
-            self._picture.set_data(picture)
-        self._bones.set_segments(list(_segments(keypoints, self.skeleton)))
-        self._joints.set_offsets(keypoints)
+            self._picture.set_picture(picture)
+            self._bones.set_colours(bone_colours(self.skeleton, other=ON_DARK))
+        self._bones.set_segments(_segments(keypoints, self.skeleton))
+        self._joints.set_points(keypoints)
 
     def zoom(self, keypoints: np.ndarray, margin: float = 1.3) -> None:
         """Look at the square around some keypoints (J, 2) only."""
@@ -145,13 +135,13 @@ class Panel3D:
         axes.set_axis_off()
         if title:
             axes.set_title(title, fontsize=11)
-        self._floor = Line3DCollection(self._grid(0.0, 0.0), colors=FLOOR, linewidths=0.8)
-        self._bones = Line3DCollection([], colors=bone_colours(skeleton), linewidths=2.4, capstyle="round")
+        self._floor = Lines(self._place, 0.8, zorder=1)
+        self._floor.set_colours(FLOOR)
+        self._bones = Lines(self._place, 2.4, zorder=2)
+        self._bones.set_colours(bone_colours(skeleton))
         self.moving = (self._floor, self._bones)
         for artist in self.moving:
-            # A collection without lines cannot be added to 3D axes.
-            artist.set_segments(self._grid(0.0, 0.0))
-            axes.add_collection3d(artist, autolim=False)
+            axes.add_artist(artist)
         self._bones.set_clip_on(False)  # a jump may leave the panel
 
     def update(self, pose: np.ndarray, errors: np.ndarray | None = None, worst: float = 0.15) -> None:
@@ -168,14 +158,20 @@ class Panel3D:
         self._bones.set_segments(_segments(pose - centre, self.skeleton))
         if errors is not None:
             ends = [child for child, _ in self.skeleton.bones]
-            self._bones.set_color(colormaps["turbo"](0.1 + 0.85 * np.clip(errors[ends] / worst, 0, 1)))
+            shades = colormaps["turbo"](0.1 + 0.85 * np.clip(errors[ends] / worst, 0, 1))
+            self._bones.set_colours([to_hex(shade) for shade in shades])
 
     def draw(self) -> None:
         """Draw what changes from frame to frame onto the figure's canvas."""
-        self.axes.M = self.axes.get_proj()
         for artist in self.moving:
-            artist.do_3d_projection()
             self.axes.draw_artist(artist)
+
+    def _place(self, points: np.ndarray) -> np.ndarray:
+        """Pixels (..., 2) of points (..., 3); the axes have the matrix since they were drawn."""
+        matrix = np.asarray(self.axes.M)
+        seen = points @ matrix[:, :3].T + matrix[:, 3]  # homogeneous
+        flat = (seen[..., :2] / seen[..., 3:]).reshape(-1, 2)
+        return np.asarray(self.axes.transData.transform(flat)).reshape(*points.shape[:-1], 2)
 
     def _grid(self, x: float, y: float) -> np.ndarray:
         """Floor lines (lines, 2, 3) that lie still in the world while the view is centred on (x, y)."""

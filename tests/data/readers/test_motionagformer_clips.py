@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from kinema.composition import build_data, build_task, check, compose, make
+from kinema.data.doctor import examine
+from kinema.data.findings import Finding
 from kinema.data.readers import motionagformer_clips, motionbert_h36m
 from kinema.data.sequences import Sequences
 from kinema.data.windows import Windows
@@ -76,6 +78,31 @@ def test_the_data_set_opens_through_its_cache(folder: Path, tmp_path: Path) -> N
     assert len(train) == len(list((folder / "H36M-9" / "train").iterdir()))
     assert len(test) == len(list((folder / "H36M-9" / "test").iterdir()))
     assert data.protocol == "motionagformer"
+
+
+def examined(folder: Path, *words: str) -> dict[str, Finding]:
+    config = compose(["dataset=h36m_sh_clips", f"paths.data_dir={folder}", f"paths.cache_dir={folder / 'cache'}",
+                      "dataset.reader_options.clips=H36M-9", "dataset.frames=9", *words])  # fmt: skip
+    return {one.check: one for one in examine(make(config.dataset, _recursive_=False))}
+
+
+def test_doctor_judges_images_of_known_size_only(folder: Path) -> None:
+    # Scores a body that the image cannot hold, in a clip that does not say how large the image was.
+    clip = {key: np.full((9, 17, 3), 3.0) * np.arange(17)[:, None] for key in ("data_input", "data_label")}
+    save(folder, "train", 0, clip)
+    findings = examined(folder)
+    train = len(list((folder / "H36M-9" / "train").iterdir()))
+    assert findings["image"].severity == "ok"
+    assert findings["image"].text == (
+        f"100.0 % of the keypoints lie inside their image; {train} sequences do not say how large theirs is"
+    )
+    assert findings["2.5D targets"].severity == "ok"
+    assert "fault" not in {one.severity for one in findings.values()}
+
+
+def test_doctor_says_that_clips_alone_have_no_image_size(folder: Path) -> None:
+    finding = examined(folder, "dataset.reader_options.file=null")["image"]
+    assert (finding.severity, finding.text[:42]) == ("ok", "no sequence says how large its image is, s")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from kinema.composition import compose, make
+from kinema.core.keypoints import mpi_inf_3dhp_to_h36m
 from kinema.core.skeleton import skeleton
 from kinema.data.doctor import examine
 from kinema.data.findings import Finding
@@ -20,6 +22,7 @@ from kinema.errors import ConfigError, DataError
 from tests.data.mpi_layout import LABELS, TEST, TRAIN, contents, labels, save
 
 Made = dict[str, dict[str, Any]]
+Tamper = Callable[[Made], Any]
 BODY = skeleton("mpi_inf_3dhp17")
 
 
@@ -124,7 +127,24 @@ def _camera(made: Made) -> dict[str, Any]:
     return camera
 
 
+def views_of(made: Made, file: str) -> list[dict[str, Any]]:
+    values = made[file].values()
+    return [view for cameras, _ in values for view in cameras.values()] if file == TRAIN else list(values)
+
+
+def reorder(made: Made, file: str, *keys: str) -> None:
+    """Store the joints of a file in the order of Human3.6M."""
+    for view in views_of(made, file):
+        view.update({key: mpi_inf_3dhp_to_h36m(view[key]) for key in keys})
+
+
 FAULTS = [
+    (lambda m: reorder(m, TRAIN, "data_2d", "data_3d"), "lengths and pairs",
+     r"data_train_3dhp\.npz: the joints of data_2d and data_3d stand in the order of Human3\.6M"),
+    (lambda m: reorder(m, TEST, "data_2d", "data_3d"), "lengths and pairs",
+     r"data_test_3dhp\.npz: the joints of data_2d and data_3d stand in the order of Human3\.6M"),
+    (lambda m: m[TRAIN]["S1 Seq1"].__setitem__(1, None), "files", "S1 Seq1: None is no frame rate"),
+    (lambda m: m[TRAIN]["S1 Seq1"].__setitem__(1, []), "files", r"S1 Seq1: \[\] is no frame rate"),
     (lambda m: _camera(m).update(data_3d=np.repeat(_camera(m)["data_3d"], 2, 1)[:, :28]), "files",
      r"S1 Seq1, camera 4, data_3d: shape \(31, 28, 3\)"),
     (lambda m: _camera(m).pop("data_2d"), "files", "camera 4 has no 'data_2d'"),
@@ -149,6 +169,60 @@ def test_faults_are_named(tmp_path: Path, made: Made, tamper: Any, check: str, t
     assert found
     assert {one.check for one in found} == {check}
     assert all(one.remedy for one in found), found
+
+
+@pytest.mark.parametrize("keys", [("data_2d",), ("data_3d",)])
+def test_each_array_in_another_order_is_found_alone(tmp_path: Path, made: Made, keys: tuple[str, ...]) -> None:
+    reorder(made, TRAIN, *keys)
+    with pytest.raises(DataError, match=rf"data_train_3dhp\.npz: the joints of {keys[0]} stand in the order of Human"):
+        mpi_inf_3dhp.read(save(tmp_path, made))
+
+
+def still(views: dict[str, Any]) -> None:
+    views.update({key: np.repeat(views[key][:1], len(views[key]), axis=0) for key in ("data_2d", "data_3d")})
+
+
+def turned(views: dict[str, Any]) -> None:
+    """Seen from the side, lying: neither the image's width nor the depth tell left from right."""
+    pose = views["data_3d"] - views["data_3d"][:, [BODY.root]]
+    pose = pose[..., [2, 0, 1]] + np.array([0, 0, 4000.0])
+    views.update(data_3d=pose, data_2d=pose[..., :2] / pose[..., 2:] * 2200 + 1024)
+
+
+def noisy(views: dict[str, Any]) -> None:
+    random = np.random.default_rng(0)
+    views["data_3d"] += random.normal(scale=20, size=views["data_3d"].shape)
+    views["data_2d"] += random.normal(scale=20, size=views["data_2d"].shape)
+
+
+@pytest.mark.parametrize("change", [still, turned, noisy])
+def test_the_order_is_known_whatever_the_body_does(
+    tmp_path: Path, made: Made, change: Callable[[dict[str, Any]], None]
+) -> None:
+    for file in (TRAIN, TEST):
+        for views in views_of(made, file):
+            change(views)
+    mpi_inf_3dhp.read(save(tmp_path, made))
+    reorder(made, TEST, "data_2d", "data_3d")
+    with pytest.raises(DataError, match="the joints of data_2d and data_3d stand in the order of Human3"):
+        mpi_inf_3dhp.read(save(tmp_path, made))
+
+
+def test_poses_of_no_body_are_not_taken_for_another_order(tmp_path: Path, made: Made) -> None:
+    random = np.random.default_rng(0)
+    for views in views_of(made, TRAIN):
+        views["data_3d"] = random.normal(scale=200, size=views["data_3d"].shape) + np.array([0, 0, 4000])
+        views["data_2d"] = random.uniform(0, 2048, size=views["data_2d"].shape)
+    for views in views_of(made, TEST):
+        views["data_3d"][:] = np.nan
+    mpi_inf_3dhp.read(save(tmp_path, made))
+
+
+def test_labels_that_are_words_are_named(tmp_path: Path, made: Made) -> None:
+    save(tmp_path, made, {"TS1": np.array(["Sitting"] * len(made[TEST]["TS1"]["valid"]))})
+    (found,) = [one for one in examined(tmp_path) if one.severity == "fault"]
+    assert found.text == "activity_test_3dhp.npz, TS1: labels are no whole numbers."
+    assert found.remedy == "Store 1 to 7, 0 for none."
 
 
 @cache

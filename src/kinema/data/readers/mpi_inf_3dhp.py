@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from kinema.core.keypoints import h36m_to_mpi_inf_3dhp
 from kinema.core.preprocess import preprocess
 from kinema.core.skeleton import skeleton
 from kinema.data import raw
+from kinema.data.joint_order import misplaced
 from kinema.data.safe_pickle import load_npz
 from kinema.data.sequences import Sequences
 from kinema.errors import DataError
@@ -132,6 +134,7 @@ def _training(path: Path, options: Options, report: raw.Report) -> list[dict[str
             arrays = _poses(label, views, SIZE, options, report)
             arrays["valid"] = np.ones(len(arrays["pose2d"]), bool)
             items.append({**arrays, **_columns(subject or trial, trial, str(camera), "train", fps, SIZE)})
+    _check_order(path, items, options, report)
     return items
 
 
@@ -153,6 +156,7 @@ def _test(path: Path, options: Options, report: raw.Report) -> list[dict[str, An
             report(DataError(f"{label}: no frame is valid. Nothing of it would be evaluated. {_FILES}"))
         arrays["valid"] = valid
         items.append({**arrays, **_columns(str(name), str(name), "0", "test", np.nan, size)})
+    _check_order(path, items, options, report)
     return items
 
 
@@ -183,7 +187,7 @@ def _poses(
         if pose.shape[1:] != (len(body), channels) or not len(pose):
             raise DataError(
                 f"{label}, {key}: shape {pose.shape}, expected (frames, {len(body)}, {channels}). {_FILES} "
-                "The 28 joints of the raw annotation are not these 17."
+                "For the 28 joints of the raw annotation: scripts/convert_mpi_inf_3dhp.py."
             )
     flat, solid = poses["data_2d"], poses["data_3d"]
     if len(flat) != len(solid):
@@ -204,6 +208,24 @@ def _poses(
         "pose2d": way.to_network(flat, width, height).astype(np.float32),
         "pose3d": way.image_to_network(solid, width, height).astype(np.float32),
     }
+
+
+def _check_order(path: Path, items: list[dict[str, Any]], options: Options, report: raw.Report) -> None:
+    """Report a file whose joints stand in the order of Human3.6M, as some preparations leave them."""
+    body = skeleton(options.skeleton)
+    if "h36m17" not in body.tables:
+        return
+    flat, solid = ([item[key] for item in items] for key in ("pose2d", "pose3d"))
+    found = misplaced(flat, solid, body, h36m_to_mpi_inf_3dhp)
+    wrong = " and ".join(name for name, is_wrong in zip(("data_2d", "data_3d"), found, strict=True) if is_wrong)
+    if wrong:
+        report(
+            DataError(
+                f"{path.name}: the joints of {wrong} stand in the order of Human3.6M (pelvis first, head at 10), not "
+                f"in that of this data set (pelvis at {body.root}, head_top first). Use "
+                "kinema.core.keypoints.h36m_to_mpi_inf_3dhp on these arrays and store the file again."
+            )
+        )
 
 
 def _activity_file(root: Path, options: Options) -> Path | None:

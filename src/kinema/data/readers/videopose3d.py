@@ -333,7 +333,7 @@ class _Reader:
 
     def _conversion(self) -> bool:
         """Whether the file's keypoints are converted to `skeleton2d`; refuses a layout that does not fit."""
-        layout = _layout(self.metadata)
+        layout = layout_of(self.metadata)
         if layout is None or layout.name == self.target2d.name:
             return False
         if layout.name == "coco17" and self.target2d.name == "h36m17" and self.options.convert2d:
@@ -359,7 +359,7 @@ def _nested(stored: Mapping[str, Any], key: str, path: Path) -> Nested:
     return value
 
 
-def _layout(metadata: Mapping[str, Any]) -> Skeleton | None:
+def layout_of(metadata: Mapping[str, Any]) -> Skeleton | None:
     """The 2D skeleton a file's metadata speaks of, by name or else by its number of joints and symmetry."""
     name = _LAYOUTS.get(metadata.get("layout_name", ""))
     if name is not None:

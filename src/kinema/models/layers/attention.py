@@ -20,7 +20,8 @@ class Attention(nn.Module):
     and stay so, as does the output before `proj`. To attend along another axis, transpose it to the last but one:
     only the input of width `dim` is then copied, not the three times wider product.
 
-    Parameter names: `qkv`, `proj`. Input and output (..., N, dim). Logits are multiplied by `scale`.
+    Parameter names: `qkv`, `proj`. Input and output (..., N, dim). Logits are multiplied by `scale`; `bias` (num_heads,
+    N, N) is then added to them.
 
     Args:
         dim: channels of a token.
@@ -51,11 +52,14 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         shape = x.shape
         qkv = self.qkv(x).reshape(-1, shape[-2], 3, self.num_heads, shape[-1] // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # views (batch, heads, N, d)
-        mixed = attend(query, key, value, self.attn_dropout if self.training else 0.0, scale=self.scale)
+        dropout = self.attn_dropout if self.training else 0.0
+        if bias is not None:
+            bias = bias.expand(1, -1, -1, -1)  # the fused kernels want as many axes as the queries have
+        mixed = attend(query, key, value, dropout, scale=self.scale, bias=bias)
         return self.dropout(self.proj(mixed.transpose(1, 2).reshape(shape)))
 
 
@@ -67,16 +71,24 @@ def attend(
     max_cuda_batch: int = MAX_CUDA_BATCH,
     *,
     scale: float | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Scaled dot-product attention of (batch, heads, N, d) tensors, in parts where a CUDA grid is too small."""
     if query.is_cuda and query.shape[0] > max_cuda_batch:
-        return attend_in_parts(query, key, value, dropout, max_cuda_batch, scale=scale)
-    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)
+        return attend_in_parts(query, key, value, dropout, max_cuda_batch, scale=scale, bias=bias)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout, scale=scale)
 
 
 def attend_in_parts(
-    query: Tensor, key: Tensor, value: Tensor, dropout: float, size: int, *, scale: float | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout: float,
+    size: int,
+    *,
+    scale: float | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """The same as `attend`, at most `size` entries of the batch axis at a time."""
     parts = zip(query.split(size), key.split(size), value.split(size), strict=True)
-    return torch.cat([F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale) for q, k, v in parts])
+    return torch.cat([attend(q, k, v, dropout, size, scale=scale, bias=bias) for q, k, v in parts])

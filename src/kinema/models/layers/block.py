@@ -47,6 +47,7 @@ class TransformerBlock(nn.Module):
         self.mlp = MLP(dim, hidden, dropout=dropout)
         self.drop_path = DropPath(drop_path, sample_axes=sample_axes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Mix tokens (..., N, dim); `bias` (num_heads, N, N) is added to the logits of the attention."""
+        x = x + self.drop_path(self.attn(self.norm1(x), bias))
         return x + self.drop_path(self.mlp(self.norm2(x)))

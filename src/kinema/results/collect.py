@@ -1,0 +1,114 @@
+"""A set of tables from what is at hand: finished trainings, checkpoints, data; what lacks is said, never guessed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from kinema.errors import DataError, KinemaError
+from kinema.files import write_atomic
+from kinema.protocols.registry import LIFTING
+from kinema.results import evaluate, runs_at_hand
+from kinema.results.evaluate import Places
+from kinema.results.registry import Method, Registry, TableSpec
+from kinema.results.runs_at_hand import Training
+from kinema.results.tables import Measured, Table, build, to_csv
+
+log = logging.getLogger(__name__)
+
+
+def tables(registry: Registry, name: str, places: Places, *, train: bool = False) -> list[Table]:
+    """The tables of a set.
+
+    Args:
+        registry: of published results.
+        name: of the set.
+        places: where data, checkpoints and runs lie.
+        train: first train every row that has a recipe and no finished run.
+    """
+    specs = registry.of_set(name)
+    if train:
+        _train(registry, specs, places)
+    found = runs_at_hand.trainings(places.runs) if places.runs.is_dir() else []
+    return [_table(registry, spec, places, found) for spec in specs]
+
+
+def _table(registry: Registry, spec: TableSpec, places: Places, found: Sequence[Training]) -> Table:
+    measured: dict[str, list[Measured]] = {}
+    missing: dict[str, list[str]] = {}
+    failures: dict[str, list[str]] = {}
+    version = int(LIFTING[spec.protocol].version)
+    rows = [row.method for row in registry.results[spec.name] if registry.methods[row.method].experiment]
+    data = _lacking(registry.methods[rows[0]], places) if rows else None
+    for name in rows:
+        method = registry.methods[name]
+        mine, changed = runs_at_hand.of_method(method, found)
+        measured[name] = [runs_at_hand.measured(training) for training in mine]
+        missing[name] = [*([data] if data else []), *ways(method, places, changed)]
+        for checkpoint in evaluate.files_of(method, places.checkpoints):
+            try:
+                measured[name].append(evaluate.measured(method, name, checkpoint, places, spec.protocol, version))
+            except DataError as error:
+                missing[name][:0] = [] if str(error) in missing[name] else [str(error)]
+            except Exception as error:  # one row never takes the others along
+                log.warning("%s, %s: %s", method.name, checkpoint, error)
+                failures.setdefault(name, []).append(f"{method.name}: {checkpoint.name} failed: {error}")
+    return build(spec, registry, measured, missing, version, failures)
+
+
+def _lacking(method: Method, places: Places) -> str | None:
+    """Why the data of a row cannot be read, with where to get it; None where it can."""
+    try:
+        evaluate.state_of_data(method, places)
+    except Exception as error:  # trouble of another kind is a sentence of the table too
+        return " ".join(str(error).split())
+    return None
+
+
+def ways(method: Method, places: Places, changed: Sequence[Training]) -> list[str]:
+    """Sentences on how to get a number of a row for which none was found."""
+    found = []
+    if method.checkpoints and not evaluate.files_of(method, places.checkpoints):
+        names, folders = " or ".join(method.checkpoints), " or ".join(str(folder) for folder in places.checkpoints)
+        found.append(f"{method.name}: no checkpoint. {method.weights} offers {names}; put it into {folders}.")
+    if method.trains:
+        found.append(f"{method.name}: not trained here. Train it: `{method.command}`.")
+    if changed:
+        found.append(runs_at_hand.left_out(method.name, changed))
+    return found
+
+
+def _train(registry: Registry, specs: Sequence[TableSpec], places: Places) -> None:
+    """Train every row that has a recipe and no finished run, one after another; a failure is logged."""
+    for name in dict.fromkeys(row.method for spec in specs for row in registry.results[spec.name]):
+        method = registry.methods[name]
+        if method.experiment is None or not method.trains:
+            continue
+        found = runs_at_hand.trainings(places.runs) if places.runs.is_dir() else []
+        if runs_at_hand.of_method(method, found)[0]:
+            continue
+        lacking = _lacking(method, places)
+        if lacking is not None:
+            log.warning("%s is not trained: %s", method.name, lacking)
+            continue
+        log.info("training %s: %s", method.name, method.command)
+        root = f"paths.output_root={evaluate.quoted(places.runs.absolute())}"
+        try:
+            evaluate.start([*evaluate.training_words(method, places), root], None)
+        except KinemaError as error:
+            log.warning("%s was not trained: %s", method.name, error)
+
+
+def write(name: str, made: Sequence[Table], folder: Path) -> list[Path]:
+    """Write the tables of a set as Markdown, LaTeX and CSV; returns the files."""
+    contents = {
+        "md": "\n".join(table.to_markdown() for table in made),
+        "tex": "\n".join(table.to_latex() for table in made),
+        "csv": to_csv(made),
+    }
+    files = []
+    for ending, text in contents.items():
+        files.append(folder / f"{name}.{ending}")
+        write_atomic(files[-1], text)
+    return files
