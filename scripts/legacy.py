@@ -116,6 +116,13 @@ def _command(candidates: Sequence[Script], words: Sequence[str]) -> tuple[list[s
     return made.words, notes
 
 
+_DATA = {
+    "prepare_data_h36m.py": "python scripts/convert_h36m.py FOLDER",
+    "prepare_data_humaneva.py": "python scripts/convert_humaneva.py FOLDER",
+    "prepare_data_2d_custom.py": "python run.py mode=predict dataset=custom input=FILE",
+}
+
+
 def _candidates(system: str | None, path: str | None) -> list[Script]:
     """The scripts that a command may belong to."""
     if path is None:
@@ -128,6 +135,8 @@ def _candidates(system: str | None, path: str | None) -> list[Script]:
     name = pure.name if pure.suffix else f"{pure.name}.py"
     found = [script for script in SCRIPTS if script.file == name]
     if not found:
+        if name in _DATA:
+            raise LegacyError(f"{name} prepares data. Here: {_DATA[name]}; docs/datasets has the steps.")
         known = ", ".join(dict.fromkeys(script.file for script in SCRIPTS))
         systems = ", ".join(SYSTEMS)
         raise LegacyError(f"{path!r} is neither a system ({systems}) nor one of their scripts ({known}).")

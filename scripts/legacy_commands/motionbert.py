@@ -77,7 +77,7 @@ def _wild(options: Options) -> Command:
     command.set("predict.output", str(Path(options["out_path"]) / "X3D.npz"))
     command.note(
         "the result is X3D.npz (one array per person, and what its numbers mean) in place of X3D.npy; no X3D.mp4 is "
-        "drawn (mode=render draws data sets)."
+        "drawn (mode=render with the same input= does)."
     )
     return command
 

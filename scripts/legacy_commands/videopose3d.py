@@ -229,6 +229,8 @@ def translate(options: Options) -> Command:
         _without_unlabelled(command, options)
     command.apply(options)
     stride = options["stride"]
+    if not 1 <= stride <= options["batch_size"]:
+        raise LegacyError(f"-s {stride}: chunks hold between 1 and -b {options['batch_size']} frames. Use -s 1.")
     command.set("dataset.batch_size", options["batch_size"] // stride, typed="batch_size" in options or stride > 1)
     if stride > 1:
         command.set("dataset.frames", math.prod(options["architecture"]) - 1 + stride)

@@ -247,6 +247,12 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
             f"{origin} was trained with the preprocessing {trained_for!r}, dataset={dataset} uses {spec.preprocess!r}. "
             f"Use dataset.preprocess={trained_for}."
         )
+    told = getattr(getattr(task.model, "provenance", None), "spec", None)
+    if told and told.skeleton2d and spec.skeleton2d and told.skeleton2d.joints != spec.skeleton2d.joints:
+        raise ConfigError(
+            f"{origin} was trained on {told.skeleton2d.name} keypoints, dataset={dataset} gives "
+            f"{spec.skeleton2d.name}. Use dataset.skeleton2d={told.skeleton2d.name}."
+        )
     _refuse_other_input(task.model, origin, config)
     task.check(signature, spec)
     if config.objective.startswith("val/") or config.objective.startswith("test/"):

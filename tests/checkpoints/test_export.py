@@ -161,3 +161,11 @@ def test_an_absent_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(CheckpointError, match=r"pip install 'kinema\[export\]'"):
         export(tiny.build("poseformer"), tmp_path / "x.safetensors", "safetensors")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["hmsft", "poseformerv2_27_3_3"])
+def test_the_window_networks_become_onnx(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    model = kinema.create(name, num_frames=27, dim=8, depth=1, num_heads=4).eval()
+    written = export(model, tmp_path / "x.onnx", "onnx")
+    assert written.difference < 1e-4 * written.scale

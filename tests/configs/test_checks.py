@@ -76,3 +76,10 @@ def test_networks_that_keep_their_joints_say_so(model: str) -> None:
     with pytest.raises(ConfigError, match=message):
         _checked(compose([*COCO_TO_HUMANEVA, f"model={model}"]))
     _checked(compose([*COCO_TO_HUMANEVA, "model=videopose3d"]))
+
+
+def test_keypoints_of_another_order_than_in_training_are_refused(trained: Path) -> None:
+    words = [f"ckpt={trained}", "mode=predict", "dataset=custom", RELATIVE]
+    _checked(compose(words))
+    with pytest.raises(ConfigError, match=r"trained on h36m17 keypoints.*Use dataset.skeleton2d=h36m17"):
+        _checked(compose([*words, "dataset.skeleton2d=coco17"]))

@@ -254,17 +254,17 @@ def test_options_that_exclude_each_other_are_refused(tmp_path: Path, checkpoint:
 def test_nothing_held_between_blocks_grows_with_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The short form of the next test: arrays and tensors of this process instead of all its memory."""
     path = tiny.save(tiny.lightning(tiny.build("dstformer", **NETWORKS["dstformer"])), tmp_path / "d.ckpt")
-    blocks, held = predict.Lifter.blocks, [0, 0]
+    blocks, held = predict.Lifter.blocks, []
 
     def watched(*arguments: Any) -> Iterator[np.ndarray]:
         tracemalloc.start()
         for number, part in enumerate(blocks(*arguments)):
             yield part
-            if number in (12, 40):
+            if number in (12, 26, 40):
                 gc.collect()
                 tensors = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
                 traced, _ = tracemalloc.get_traced_memory()
-                held[number == 40] = traced + sum(x.untyped_storage().nbytes() for x in tensors)
+                held.append(traced + sum(x.untyped_storage().nbytes() for x in tensors))
 
     monkeypatch.setattr(predict.Lifter, "blocks", watched)
     source = tmp_path / "walk.npy"
@@ -273,8 +273,9 @@ def test_nothing_held_between_blocks_grows_with_the_video(tmp_path: Path, monkey
         predicted(tmp_path, path, source)
     finally:
         tracemalloc.stop()
-    # 28 blocks of 40 frames are 228 kB of output and 152 kB of input.
-    assert held[0] and held[1] - held[0] < 100_000, held
+    # 14 blocks of 40 frames are 114 kB of output and 76 kB of input; what another thread or a cache of this process takes
+    # at one time is in one of the two differences only.
+    assert len(held) == 3 and min(held[1] - held[0], held[2] - held[1]) < 90_000, held
 
 
 # What a process holds for itself: pages of mapped files are the kernel's, which drops them when it needs room.

@@ -63,6 +63,7 @@ class Journal(pl.Callback):
 # Optimiser and schedule of each script, the tolerance its README gives, and what is averaged over flips when.
 RECIPES: dict[str, tuple[list[str], float, list[pl.Callback]]] = {
     "PoseFormer": (["task.optimizer.weight_decay=0.1"], 1e-4, []),
+    "PoseFormerV2": (["task.optimizer.weight_decay=0.1"], 1e-4, []),
     "VideoPose3D": (
         [
             "task.optimizer._target_=torch.optim.Adam",
@@ -88,7 +89,7 @@ def train_like(case: Case, name: str, row: dict[str, Any]) -> None:
     peer = peer_of(case, row)
     recipe, tolerance, callbacks = RECIPES[row["peer"]]
     options, arrays = peer.options, case.arrays(f"{name}.npz")
-    model = network(peer, dropout=0.0, **({"drop_path": 0.0} if row["peer"] == "PoseFormer" else {}))
+    model = network(peer, dropout=0.0, **({"drop_path": 0.0} if row["peer"].startswith("PoseFormer") else {}))
     chunk = options.stride
     schedule = [
         f"dataset.batch_size={options.batch_size // chunk}",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 from kinema import runs
 from kinema.composition import compose
+from kinema.core.skeleton import skeleton
 from kinema.results import collect, evaluate, registry, runs_at_hand
 from kinema.results.evaluate import Places
-from kinema.results.registry import Method
+from kinema.results.registry import Method, Published, Registry
+from tests.data.layouts import Layout
 
 RECIPE = Method("Net", "Somebody", experiment="cmu/videopose3d")
 VALUES = {
@@ -37,6 +41,23 @@ def training(folder: Path, *words: str, state: str = "finished", mpjpe: float = 
     if when:
         os.utime(folder / "status.json", (when, when))
     return folder
+
+
+def save_humaneva(folder: Path) -> None:
+    """The 3D and the ground-truth 2D of HumanEva-I, a few frames of each person."""
+    random = np.random.default_rng(0)
+    body = skeleton("humaneva15")
+    persons = [f"{part}/S{number}" for part in ("Train", "Validate") for number in (1, 2, 3)]
+    actions = [f"{action} 1 chunk0" for action in ("Walking", "Jog", "Box")]
+    metadata = {
+        "layout_name": "humaneva15", "num_joints": 15, "keypoints_symmetry": [list(body.left), list(body.right)]
+    }  # fmt: skip
+    Layout(
+        {one: {action: random.normal(size=(5, 15, 3)).astype(np.float32) for action in actions} for one in persons},
+        {one: {action: [np.full((5, 15, 2), 9, np.float32)] * 3 for action in actions} for one in persons},
+        {},
+        metadata,
+    ).save(folder, "humaneva15", "gt")
 
 
 def test_a_finished_training_is_found_with_what_it_took(tmp_path: Path) -> None:
@@ -92,6 +113,14 @@ def test_overrides_compare_without_quotes(typed: str) -> None:
     assert runs_at_hand.plain(typed) == "model.filter_widths=[3,3,3]"
 
 
+def test_a_training_by_another_name_of_the_recipe_counts(tmp_path: Path) -> None:
+    folder = training(tmp_path / "a")
+    for name, count in {"hmsft/3dhp": 1, "hmsft/mpi_inf_3dhp": 1, "hmsft/h36m_gt": 0, "no/such": 0}.items():
+        OmegaConf.save(OmegaConf.create([f"experiment={name}"]), folder / ".hydra" / "overrides.yaml")
+        mine, _ = runs_at_hand.of_method(registry.read().methods["hmsft_3dhp"], runs_at_hand.trainings(tmp_path))
+        assert len(mine) == count, name
+
+
 def test_checkpoints_are_found_by_name_in_any_case_and_depth(tmp_path: Path) -> None:
     method = Method("Net", "", checkpoints=("9_81_*.bin", "MB_train_h36m/best_epoch.bin"))
     for name in ("deep/er/9_81_46.0.bin", "MB_train_h36m/best_epoch.bin", "best_epoch.bin", "9_81.bin", "9_81_x.BIN"):
@@ -131,6 +160,34 @@ def test_without_data_there_are_sentences_and_no_numbers(tmp_path: Path) -> None
                 assert any("data_3d_humaneva15.npz not found" in note for note in line.notes)
                 assert any("docs/datasets/humaneva15.md" in note for note in line.notes)
                 assert any("Train it: `python run.py experiment=" in note for note in line.notes)
+
+
+def test_each_row_tells_what_its_own_data_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the ground-truth 2D of HumanEva-I is there: detections are lacking, and only where they are read."""
+    save_humaneva(tmp_path / "humaneva15")
+    asked = []
+    real = evaluate.state_of_data
+
+    def counted(method: Method, places: Places) -> tuple[str, str]:
+        asked.append(method.experiment)
+        return real(method, places)
+
+    monkeypatch.setattr(evaluate, "state_of_data", counted)
+    monkeypatch.setenv("KINEMA_CACHE", str(tmp_path / "cache"))
+    one, other = "videopose3d_humaneva", "hmsft_humaneva"
+    known = registry.read()
+    mixed = [Published(name, {}, "", "") for name in (other, one, other + "_again")]
+    methods = {**known.methods, other + "_again": known.methods[other]}
+    table = replace(known.tables["humaneva_gt_p1"], name="mixed")
+    places = Places(tmp_path, (tmp_path / "weights",), tmp_path / "outputs", tmp_path / "tables")
+    everything = Registry({**known.tables, "mixed": table}, methods, {**known.results, "mixed": tuple(mixed)})
+    found = {table.name: table for table in collect.tables(everything, "humaneva", places)}
+    lacks = [any("detectron_pt_coco.npz not found" in note for note in line.notes) for line in found["mixed"].lines]
+    assert lacks == [False, True, False]
+    for name, expected in {"humaneva_coco_p1": True, "humaneva_coco_p2": True, "humaneva_gt_p1": False}.items():
+        (ours,) = [line for line in found[name].lines if line.whose == "ours"]
+        assert any("not found" in note for note in ours.notes) == expected, name
+    assert sorted(asked) == ["hmsft/humaneva", "videopose3d/humaneva"], "rows that read the same ask once"
 
 
 def test_a_lacking_checkpoint_is_said_with_where_to_get_it(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kinema import launch
+from kinema.composition import compose
 from kinema.errors import ConfigError
 from kinema.protocols.registry import LIFTING
 from kinema.results import registry
@@ -72,10 +73,52 @@ def test_averages_are_the_means_of_their_actions() -> None:
 
 def test_values_are_of_the_unit_of_their_table() -> None:
     for table, row in ROWS:
-        low, high = REGISTRY.tables[table].range
         for column, value in row.values.items():
+            low, high = REGISTRY.tables[table].ranges[column]
             assert low <= value <= high, (table, row.method, column)
             assert round(value, 1) == value, "published with one decimal"
+
+
+def test_every_column_has_a_range_of_its_unit() -> None:
+    for table in REGISTRY.tables.values():
+        assert set(table.ranges) == set(table.columns) and all(low < high for low, high in table.ranges.values())
+    ranges = REGISTRY.tables["mpi_inf_3dhp"].ranges
+    assert ranges["PCK"][1] == ranges["AUC"][1] == 100 < ranges["MPJPE"][1] == ranges["TS6"][1]
+
+
+def test_a_table_has_one_2d_input_and_names_it() -> None:
+    inputs = {
+        "CPN 2D",
+        "Mask R-CNN 2D",
+        "ground-truth 2D",
+        "true 2D",
+        "COCO detections",
+        "Stacked Hourglass 2D",
+        "noisy 2D",
+    }
+    for table in REGISTRY.tables.values():
+        assert len([word for word in inputs if word in table.title]) == 1, table.title
+
+
+def keypoints(name: str) -> str:
+    """The 2D that the composed evaluation of a row reads."""
+    method = REGISTRY.methods[name]
+    words = [f"experiment={method.experiment}", *method.overrides, *method.test_overrides]
+    return str(compose(words).dataset.reader_options.keypoints)
+
+
+@pytest.mark.parametrize("name", [name for name, table in REGISTRY.tables.items() if table.protocol == "videopose3d"])
+def test_rows_read_the_2d_of_their_title(name: str) -> None:
+    said = {
+        "CPN 2D": "cpn_ft_h36m_dbb",
+        "ground-truth 2D": "gt",
+        "COCO detections": "detectron_pt_coco",
+        "noisy 2D": "noisy",
+        "Mask R-CNN 2D": "",  # published rows alone
+    }
+    (wanted,) = [value for word, value in said.items() if word in REGISTRY.tables[name].title]
+    rows = [row.method for row in REGISTRY.results[name] if REGISTRY.methods[row.method].experiment]
+    assert {keypoints(row) for row in rows} <= {wanted}
 
 
 def test_no_method_stands_twice_in_a_table_and_each_is_used() -> None:
@@ -115,6 +158,22 @@ def test_recipes_exist_and_state_the_registered_numbers(experiment: str) -> None
             assert value in known.get(measure, set()) or said_otherwise, f"{experiment}: {first}"
 
 
+@pytest.mark.parametrize("experiment", [name for name in RECIPES if not name.startswith("cmu/")])
+def test_millimetres_in_a_header_are_registered(experiment: str) -> None:
+    """Whatever measure they name, unless the words around them say that they belong to something else."""
+    known = {value for values in published(experiment).values() for value in values}
+    text = header(experiment)
+    for found in re.finditer(r"(\d+\.\d) mm", text):
+        elsewhere = re.search(r"(PoseFormer: |users|Users[^.]*|ground-truth 2D \()$", text[: found.start()])
+        after = re.match(r" mm for users", text[found.end(1) :])
+        assert float(found[1]) in known or elsewhere or after, f"{experiment}: {found[0]}"
+
+
+def test_the_data_set_has_two_names_in_the_recipes_of_hmsft() -> None:
+    one, other = (compose([f"experiment=hmsft/{name}"]) for name in ("3dhp", "mpi_inf_3dhp"))
+    assert one == other and one.dataset.name == "mpi_inf_3dhp"
+
+
 def test_the_readme_states_the_registered_numbers() -> None:
     rows = re.findall(
         r"^\|([^|\n]+)\|([^|\n]+)\|([^|\n]*)\|[^|\n]*\|([^|\n]*experiment=[^|\n]*)\|$", README.read_text(), re.M
@@ -135,6 +194,7 @@ def test_the_readme_states_the_registered_numbers() -> None:
         (("weights: zczcwh", "weight: zczcwh"), "unknown weight"),
         (("source: paper, table 1\n", "\n"), "without a source"),
         (("values: {PCK: 88.6", "values: {PKC: 88.6"), "no column PKC"),
+        (("ranges: {PCK:", "ranges: {PKC:"), "ranges of PKC. Columns: .*PCK"),
     ],
 )
 def test_faults_are_named(change: tuple[str, str], message: str, tmp_path: Path) -> None:

@@ -13,9 +13,18 @@ from kinema.results.tables import Measured, Table
 
 SPEC = TableSpec(
     "t", "s", "Data, 50% & more", "videopose3d",
-    {"Walk": "mpjpe/Walking", "Sit": "mpjpe/Sitting", AVERAGE: "mpjpe"}, ("steps",), (1, 100),
+    {"Walk": "mpjpe/Walking", "Sit": "mpjpe/Sitting", AVERAGE: "mpjpe"}, ("steps",),
+    {"Walk": (1, 100), "Sit": (1, 100), AVERAGE: (1, 90)},
 )  # fmt: skip
-MIXED = TableSpec("m", "s", "Mixed", "videopose3d", {"A": "a", "B": "b", AVERAGE: None}, (), (1, 100))
+MIXED = TableSpec(
+    "m",
+    "s",
+    "Mixed",
+    "videopose3d",
+    {"A": "a", "B": "b", AVERAGE: None},
+    (),
+    {"A": (1, 100), "B": (0, 1), AVERAGE: (1, 100)},
+)
 METHODS = {
     "net": Method("Net_1, 27 frames", "Somebody 2020", experiment="net/a", overrides=("model.x=[1,2]",)),
     "other": Method("Other", "Somebody else"),
@@ -27,7 +36,7 @@ ROWS = {
         Published("other", {AVERAGE: 60.0}, "paper", ""),
         Published("own", {}, "", ""),
     ),
-    "m": (Published("net", {"A": 40.0}, "paper", ""),),
+    "m": (Published("net", {"A": 40.0}, "paper", ""), Published("own", {}, "", "")),
 }
 REGISTRY = Registry({"t": SPEC, "m": MIXED}, METHODS, ROWS)
 
@@ -91,6 +100,24 @@ def test_another_protocol_gives_no_number() -> None:
 def test_a_wrong_order_of_magnitude_is_flagged(value: float, warned: bool) -> None:
     notes = line(build(numbers(value)), "Net_1, 27 frames", "ours").notes
     assert any("WRONG ORDER OF MAGNITUDE" in note and "Likely causes" in note for note in notes) == warned
+
+
+@pytest.mark.parametrize(
+    ("value", "warned"), [(44.0, False), (89.0, False), (91.0, True), (0.044, True), (440.0, True)]
+)
+def test_where_nothing_was_published_the_range_of_the_column_decides(value: float, warned: bool) -> None:
+    found = tables.build(SPEC, REGISTRY, {"own": [Measured("seed 0", {"mpjpe": value}, "videopose3d", 1)]}, {}, 1)
+    flagged = [note for note in line(found, "HMSFT, 81 frames", "ours").notes if "WRONG ORDER OF MAGNITUDE" in note]
+    assert bool(flagged) == warned
+    assert all("1 to 90; nothing was published" in note and "Likely causes" in note for note in flagged)
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.9, False), (90.0, True), (float("nan"), True)])
+def test_columns_of_another_unit_have_ranges_of_their_own(share: float, warned: bool) -> None:
+    """A value of 90 is one of A and none of B."""
+    measured = {"own": [Measured("seed 0", {"a": 90.0, "b": share}, "videopose3d", 1)]}
+    notes = line(tables.build(MIXED, REGISTRY, measured, {}, 1), "HMSFT, 81 frames", "ours").notes
+    assert any("WRONG ORDER OF MAGNITUDE. HMSFT, 81 frames, B: " in note for note in notes) == warned
 
 
 def test_not_a_number_is_flagged_and_shown_as_a_dash() -> None:

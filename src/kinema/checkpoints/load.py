@@ -54,7 +54,7 @@ class Provenance:
         envelope: its layout; `part` of it that was taken (None = all); `kind` of weights: "averaged", "live", "only".
         family: registered name of the model.
         arguments: constructor values.
-        guessed: those of `arguments` that the file cannot tell and nobody gave: published defaults.
+        guessed: those of `arguments` that the weights cannot tell and nobody gave: from the file's name or published.
         preprocess: the way from raw to network units, None = the file does not tell.
         spec: the data it was trained on, where known.
         task, config: of the training run, in Kinema's own files.
@@ -195,6 +195,7 @@ def load(
     published: Mapping[str, Any] = {} if owned else getattr(made, "unknowable", {})
     guesses = {name: value for name, value in published.items() if value is not ...}  # has to be said
     _check_names(made, overrides, family)
+    guesses |= _told_by_name(made, found, stated, overrides, published)
     if owned:
         _check_against_record(found, stated, overrides)
     arguments = {**guesses, **stated, **overrides}
@@ -282,6 +283,35 @@ def _check_against_record(found: Weights, stated: Mapping[str, Any], overrides: 
                 f"{name}={value} contradicts {found.path}, which was trained with {name}={stated[name]}. "
                 "Drop the override."
             )
+
+
+def _told_by_name(
+    made: type[nn.Module],
+    found: Weights,
+    stated: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    unknowable: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What the name of an official file says of arguments that its weights cannot tell; a warning where others differ.
+
+    A family may offer `told_by_name(name)`. A name that the tensors contradict belongs to other weights and says
+    nothing.
+    """
+    hook = getattr(made, "told_by_name", None)
+    told: dict[str, Any] = hook(found.path.name) if hook is not None and unknowable else {}
+    if any(stated.get(name, value) != value for name, value in told.items()):
+        return {}
+    told = {name: value for name, value in told.items() if name in unknowable}
+    for name, value in told.items():
+        if name not in overrides:
+            log.info("%s: its weights cannot tell %s; %s=%s is what its name says.", found.path, name, name, value)
+        elif overrides[name] != value:
+            log.warning(
+                "%s: %s=%s is used, but the name of the file says %s, and its weights fit both: "
+                "use %s=%s unless you know better.",
+                found.path, name, overrides[name], value, name, value,
+            )  # fmt: skip
+    return told
 
 
 def _build(made: type[nn.Module], arguments: dict[str, Any], guessed: Mapping[str, Any], found: Weights) -> nn.Module:

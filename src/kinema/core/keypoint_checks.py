@@ -316,7 +316,8 @@ def _sides(points: np.ndarray, body: Skeleton) -> Iterator[Verdict]:
         > (_between(points[seen], body, ("left_shoulder", "right_shoulder"))[:, 1])
     )
     clear = facing & upright & (np.abs(shoulders[:, 0]) > 0.4 * height)
-    varied = (scores.std(0) > 0.02).any()  # scores that are all alike say nothing about faces
+    given = scores[(scores > 0).all(1)]  # without frames that were filled
+    varied = len(given) > 0 and (given.std(0) > 0.02).any()  # scores that are all alike say nothing about faces
     if varied and clear.sum() >= 5 and (shoulders[clear, 0] < 0).mean() > BACKWARD:
         yield Verdict(
             False, "sides", "Left and right seem to be exchanged: where the face is seen best, the left shoulder is on "

@@ -90,8 +90,13 @@ class PairedDataModule(MotionDataModule):
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
         if state and self.unlabeled is not None:
-            state |= {"rows_unlabeled": len(self.unlabeled._opened("train"))}
+            state |= {"unlabeled": self._second_order()}
         return state
+
+    def _second_order(self) -> list[Any] | None:
+        """What decides which unlabelled windows come at a place of the order."""
+        other = self.unlabeled
+        return None if other is None else [len(other._opened("train")), other.batch_size, other.order]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Begin the next training order where the checkpoint was written; the unlabelled one follows from its place.
@@ -102,12 +107,12 @@ class PairedDataModule(MotionDataModule):
         super().load_state_dict(state_dict)
         if self._place is None:
             return
-        was = state_dict.get("rows_unlabeled")
-        now = None if self.unlabeled is None else len(self.unlabeled._opened("train"))
+        was, now = state_dict.get("unlabeled"), self._second_order()
         if was != now:
+            had, has = ("none" if one is None else "{} in batches of {}, order {}".format(*one) for one in (was, now))
             raise ConfigError(
-                f"The run had {was or 'no'} unlabelled windows, this one has {now or 'none'}. Use the same "
-                "dataset.subjects_unlabeled, or begin a new run from its weights: init=path/to/last.ckpt."
+                f"Unlabelled windows: the run had {had}; this one has {has}. Use the same dataset.subjects_unlabeled "
+                "and dataset.unlabeled, or begin a new run from its weights: init=path/to/last.ckpt."
             )
 
     def describe(self) -> str:

@@ -60,6 +60,8 @@ class HMSFT(nn.Module):
         dropout: rate after the embeddings, attention projections and MLP layers.
         drop_path: stochastic depth of the last block of each level, rising linearly from 0. A sample is a frame or the
             track of a joint on the lower levels, a window on the highest.
+        skeleton_out: name of the skeleton of the joints out, None = that of the input; only joints of one skeleton get
+            the residual from the features of the same joint.
 
     Initialisation: PyTorch's default for every layer, zeros for position embeddings and distance biases. The latter
     are not decayed.
@@ -67,7 +69,9 @@ class HMSFT(nn.Module):
 
     joints_by_part: Tensor
 
-    unknowable: ClassVar[dict[str, Any]] = {"skeleton": ..., "dropout": 0.0, "drop_path": 0.0}
+    unknowable: ClassVar[dict[str, Any]] = {
+        "skeleton": ..., "dropout": 0.0, "drop_path": 0.0, "skeleton_out": None,
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -88,6 +92,7 @@ class HMSFT(nn.Module):
         kept_coeffs: int,
         dropout: float,
         drop_path: float,
+        skeleton_out: str | None = None,
     ) -> None:
         super().__init__()
         self.arguments: dict[str, Any] = {
@@ -107,6 +112,7 @@ class HMSFT(nn.Module):
             "kept_coeffs": kept_coeffs,
             "dropout": dropout,
             "drop_path": drop_path,
+            "skeleton_out": skeleton_out,
         }
         _check_sizes(num_frames, kept_frames, {"joint_depth": joint_depth, "part_depth": part_depth, "depth": depth})
         self.signature = Signature(
@@ -159,7 +165,9 @@ class HMSFT(nn.Module):
             {name: nn.Conv1d(size, 1, kernel_size=1) for name, size in zip(names, self.group_sizes, strict=True)}
         )
         self.body_head = nn.Sequential(nn.LayerNorm(4 * wide), nn.Linear(4 * wide, 3 * num_joints_out))
-        self.joint_head = nn.Linear(dim, 3) if num_joints_out == num_joints else None
+        # Joints of another order must not be added to those of the same number.
+        reordered = skeleton_out not in (None, skeleton) and len(skeleton_named(str(skeleton_out))) == num_joints
+        self.joint_head = nn.Linear(dim, 3) if num_joints_out == num_joints and not reordered else None
 
     def forward(self, pose: Tensor) -> Tensor:
         """Lift the centre frame of each window.
@@ -323,7 +331,7 @@ class ScaleDCT(nn.Module):
     def inverse(self, x: Tensor) -> Tensor:
         """Spectra to tokens."""
         parts = zip(self.scales, x.split(self.sizes, dim=1), strict=True)
-        return torch.cat([scale.matrix.T @ part for scale, part in parts], dim=1)
+        return torch.cat([_back(scale, part) for scale, part in parts], dim=1)
 
 
 def _level(
@@ -362,3 +370,8 @@ def _body(name: str, num_joints: int) -> Skeleton:
             f"Use model.num_joints={len(body)}, or drop model.skeleton to follow the data set."
         )
     return body
+
+
+def _back(scale: nn.Module, part: Tensor) -> Tensor:
+    assert isinstance(scale, ConstantProduct)
+    return scale.transposed(part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any, ClassVar
 
@@ -261,6 +262,12 @@ class PoseFormerV2(nn.Module):
             "mlp_ratio": ratio_of(shapes[first][0], wide),
             "qkv_bias": "blocks.0.attn.qkv.bias" in shapes,
         }
+
+    @classmethod
+    def told_by_name(cls, name: str) -> dict[str, Any]:
+        """Read constructor arguments from a name as the authors released them, `27_243_45.2.bin`: f, F and mm."""
+        told = re.fullmatch(r"(\d+)_(\d+)_\d+(\.\d+)?\.bin", name)
+        return {"kept_frames": int(told[1]), "num_frames": int(told[2])} if told else {}
 
 
 def _refuse_sizes(num_frames: int, kept_frames: int, kept_coeffs: int) -> None:

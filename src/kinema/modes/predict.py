@@ -197,9 +197,12 @@ def _write(output: Path, source: Source, lifter: Lifter, watch: Stopwatch | None
 
 
 def _fill(path: Path, source: Source, lifter: Lifter, watch: Stopwatch | None) -> None:
+    times: dict[str, int] = {}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, torch.inference_mode():
         for row in range(len(source.sequences)):
             name = source.sequences.label(row).replace(" ", "_")
+            times[name] = times.get(name, 0) + 1
+            name += f"_{times[name]}" if times[name] > 1 else ""  # "a b" and "a_b" are two videos
             parts = lifter.blocks(source, row) if watch is None else lifter.frames(source, row, watch)
             with archive.open(f"pose3d/{name}.npy", "w", force_zip64=True) as file:
                 _write_parts(file, parts, int(source.sequences.table["length"][row]))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from kinema.errors import DataError, KinemaError
+from kinema.errors import KinemaError
 from kinema.files import write_atomic
 from kinema.protocols.registry import LIFTING
 from kinema.results import evaluate, runs_at_hand
@@ -31,39 +31,51 @@ def tables(registry: Registry, name: str, places: Places, *, train: bool = False
     if train:
         _train(registry, specs, places)
     found = runs_at_hand.trainings(places.runs) if places.runs.is_dir() else []
-    return [_table(registry, spec, places, found) for spec in specs]
+    lacking = _Lacking(places)
+    return [_table(registry, spec, places, found, lacking) for spec in specs]
 
 
-def _table(registry: Registry, spec: TableSpec, places: Places, found: Sequence[Training]) -> Table:
+def _table(registry: Registry, spec: TableSpec, places: Places, found: Sequence[Training], lacking: _Lacking) -> Table:
     measured: dict[str, list[Measured]] = {}
     missing: dict[str, list[str]] = {}
     failures: dict[str, list[str]] = {}
     version = int(LIFTING[spec.protocol].version)
     rows = [row.method for row in registry.results[spec.name] if registry.methods[row.method].experiment]
-    data = _lacking(registry.methods[rows[0]], places) if rows else None
     for name in rows:
         method = registry.methods[name]
         mine, changed = runs_at_hand.of_method(method, found)
         measured[name] = [runs_at_hand.measured(training) for training in mine]
+        data = lacking.of(method)
         missing[name] = [*([data] if data else []), *ways(method, places, changed)]
-        for checkpoint in evaluate.files_of(method, places.checkpoints):
+        for checkpoint in [] if data else evaluate.files_of(method, places.checkpoints):
             try:
                 measured[name].append(evaluate.measured(method, name, checkpoint, places, spec.protocol, version))
-            except DataError as error:
-                missing[name][:0] = [] if str(error) in missing[name] else [str(error)]
             except Exception as error:  # one row never takes the others along
                 log.warning("%s, %s: %s", method.name, checkpoint, error)
                 failures.setdefault(name, []).append(f"{method.name}: {checkpoint.name} failed: {error}")
     return build(spec, registry, measured, missing, version, failures)
 
 
-def _lacking(method: Method, places: Places) -> str | None:
-    """Why the data of a row cannot be read, with where to get it; None where it can."""
-    try:
-        evaluate.state_of_data(method, places)
-    except Exception as error:  # trouble of another kind is a sentence of the table too
-        return " ".join(str(error).split())
-    return None
+class _Lacking:
+    """What keeps the data of each row from being read; rows that read the same by the same overrides ask once."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self.known: dict[tuple[str | None, tuple[str, ...], tuple[str, ...]], str | None] = {}
+
+    def of(self, method: Method) -> str | None:
+        """Why the data of a row cannot be read, with where to get it; None where it can."""
+        key = (method.experiment, method.overrides, method.test_overrides)
+        if key not in self.known:
+            self.known[key] = self._found(method)
+        return self.known[key]
+
+    def _found(self, method: Method) -> str | None:
+        try:
+            evaluate.state_of_data(method, self.places)
+        except Exception as error:  # trouble of another kind is a sentence of the table too
+            return " ".join(str(error).split())
+        return None
 
 
 def ways(method: Method, places: Places, changed: Sequence[Training]) -> list[str]:
@@ -88,7 +100,7 @@ def _train(registry: Registry, specs: Sequence[TableSpec], places: Places) -> No
         found = runs_at_hand.trainings(places.runs) if places.runs.is_dir() else []
         if runs_at_hand.of_method(method, found)[0]:
             continue
-        lacking = _lacking(method, places)
+        lacking = _Lacking(places).of(method)
         if lacking is not None:
             log.warning("%s is not trained: %s", method.name, lacking)
             continue

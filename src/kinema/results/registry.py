@@ -27,7 +27,7 @@ class TableSpec:
         protocol: name of the protocol that measures it.
         columns: what is printed -> key in `metrics.json` behind "test/"; None = mean of the other columns.
         facts: further columns that tell of the training of a row ("parameters", "steps", "CPU min", "seed").
-        range: values a cell can have, in the table's unit.
+        ranges: values that a cell can have, by column, in the column's unit.
     """
 
     name: str
@@ -36,7 +36,7 @@ class TableSpec:
     protocol: str
     columns: Mapping[str, str | None]
     facts: tuple[str, ...]
-    range: tuple[float, float]
+    ranges: Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,17 @@ def _table(name: str, entry: dict[str, Any], actions: Mapping[str, Mapping[str, 
         columns = dict(entry["columns"])
         if "average" in entry:
             columns[AVERAGE] = None if entry["average"] == "mean" else entry["average"]
-    low, high = entry["range"]
+    own = entry.get("ranges", {})
+    if not set(own) <= set(columns):
+        raise ConfigError(f"{name}: ranges of {', '.join(sorted(set(own) - set(columns)))}. Columns: {list(columns)}.")
+    ranges = {label: _range(own.get(label, entry["range"])) for label in columns}
     facts = tuple(entry.get("facts", ()))
-    return TableSpec(name, entry["set"], entry["title"], entry["protocol"], columns, facts, (low, high))
+    return TableSpec(name, entry["set"], entry["title"], entry["protocol"], columns, facts, ranges)
+
+
+def _range(ends: list[float]) -> tuple[float, float]:
+    low, high = ends
+    return low, high
 
 
 def _method(name: str, entry: dict[str, Any]) -> Method:

@@ -7,11 +7,13 @@ import logging
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from kinema.launch import config_dir
 from kinema.results.registry import Method
 from kinema.results.tables import Measured
 
@@ -90,17 +92,28 @@ def of_method(method: Method, found: Iterable[Training]) -> tuple[list[Training]
     """The newest training of a row for each seed, and runs of its experiment that changed something else."""
     if method.experiment is None or not method.trains:
         return [], []
+    recipe = _recipe(method.experiment)
     wanted = frozenset(plain(word) for word in method.overrides)
     mine: dict[int, Training] = {}
     changed = []
     for one in sorted(found, key=lambda training: training.finished):
-        if one.experiment != method.experiment:
+        if _recipe(one.experiment) != recipe:
             continue
         if one.changed == wanted:
             mine[one.seed] = one
         elif one.changed - wanted:
             changed.append(one)
     return [mine[seed] for seed in sorted(mine)], changed
+
+
+@cache
+def _recipe(experiment: str) -> str:
+    """The recipe behind a name: files such as hmsft/3dhp.yaml hold nothing but the name of another."""
+    file = config_dir() / "experiment" / f"{experiment}.yaml"
+    content: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+    first, *rest = content.get("defaults", [None])
+    thin = set(content) == {"defaults"} and rest == ["_self_"] and str(first).startswith("/experiment/")
+    return str(first).removeprefix("/experiment/") if thin else experiment
 
 
 def measured(training: Training) -> Measured:

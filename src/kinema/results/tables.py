@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 NOTHING = "-"
 # A result farther from the published one than this factor is no matter of training.
 MAGNITUDE = 2.0
+CAUSES = (
+    "Likely causes: 2D keypoints of another detector or in another order of joints, weights that belong to another "
+    "network or input, lengths in another unit, or a run that was cut short."
+)
 _DIGITS = {"parameters": 0, "steps": 0, "seed": 0}
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -203,7 +207,12 @@ def _ours(
                            f"never set beside version {version}. Evaluate it again.")  # fmt: skip
             continue
         values = {**_values(spec, one.metrics), **{fact: one.facts[fact] for fact in spec.facts if fact in one.facts}}
-        notes = (f"{method.name}: {one.label}.", *one.notes, *remarks, *magnitude(method.name, values, row.values))
+        notes = (
+            f"{method.name}: {one.label}.",
+            *one.notes,
+            *remarks,
+            *magnitude(method.name, values, row.values, spec.ranges),
+        )
         lines.append(Line(method.name, "ours", values, notes))
     if not lines:
         return [Line(method.name, "ours", {}, (*(refused or missing), *remarks))]
@@ -219,17 +228,29 @@ def _values(spec: TableSpec, metrics: Mapping[str, float]) -> dict[str, float]:
     return values
 
 
-def magnitude(name: str, ours: Mapping[str, float], published: Mapping[str, float]) -> tuple[str, ...]:
-    """A sentence of warning where a number is of another order than the published one; empty otherwise."""
+def magnitude(
+    name: str,
+    ours: Mapping[str, float],
+    published: Mapping[str, float],
+    ranges: Mapping[str, tuple[float, float]],
+) -> tuple[str, ...]:
+    """A sentence of warning where a number is of another order than the published one; empty otherwise.
+
+    Where nothing was published that could be compared, the range of the column decides.
+    """
     common = [column for column in published if column in ours]
+    for column, (low, high) in ({} if common else ranges).items():
+        if column in ours and not low <= ours[column] <= high:
+            return (
+                f"WRONG ORDER OF MAGNITUDE. {name}, {column}: {ours[column]:.4g} is no value that this column can have "
+                f"({low:g} to {high:g}; nothing was published to compare it with). {CAUSES}",
+            )
     for column in [AVERAGE] if AVERAGE in common else common:
         ratio = ours[column] / published[column]
         if not 1 / MAGNITUDE <= ratio <= MAGNITUDE:
             return (
                 f"WRONG ORDER OF MAGNITUDE. {name}, {column}: {ours[column]:.1f} is {ratio:.2g} times the published "
-                f"{published[column]:.1f}. Likely causes: 2D keypoints of another detector or in another order of "
-                f"joints, weights that belong to another network or input, lengths in another unit, or a run that was "
-                f"cut short.",
+                f"{published[column]:.1f}. {CAUSES}",
             )
     return ()
 

@@ -15,13 +15,14 @@ import torch
 
 from kinema.core.skeleton import skeleton
 from kinema.data.readers import detections
-from kinema.data.readers.detections import Options
+from kinema.data.readers.detections import Options, tracks
+from kinema.data.readers.detections import openpose as openpose_format
 from kinema.data.readers.detections.conversion import Conversion
 from kinema.errors import ConfigError, DataError
 from kinema.models.registry import model_class
 from tests.checkpoints import tiny
 from tests.data.bodies import synthetic
-from tests.data.keypoint_formats import FORMATS, SIZE, alphapose_coco, openpose
+from tests.data.keypoint_formats import FORMATS, SIZE, alphapose_coco, coco_annotations, openpose
 
 BODY = skeleton("h36m17")
 FRAMES = 12
@@ -221,7 +222,21 @@ JSON: list[tuple[str, Any, str]] = [
     ("nobody", {"people": []}, "nobody was found in any of 1 frames"),
     ("images", [{"image_id": i, "keypoints": [1] * 51} for i in (139, 285, 632001)], "no frames of one video"),
     ("scores", [{"keypoints": [[[1, 2]] * 17], "scores": [[1] * 16]}], "keypoints and scores do not fit"),
-]
+    ("persons", [{"keypoints": [[[1, 2]] * 17] * 2, "scores": [[1] * 17]}], "frame 0: keypoints and scores do not fit"),
+    ("arrays", [{"keypoints": 5, "scores": 5}], "frame 0: keypoints and scores do not fit"),
+    ("far frame", [{"frame_id": n, "instances": []} for n in (0, 10**13)], "no frames of one video"),
+    ("large frame", [{"frame_id": n, "instances": []} for n in (0, 1, 10**30)], "no frames of one video"),
+    ("people", {"people": ["x"]}, "frame 0 lists 'x' among its people"),
+    ("points", {"people": [{"pose_keypoints_2d": 5}]}, "keypoints of frame 0 are no list of x, y, score"),
+    ("no points", {"annotations": [{"image_id": 1, "keypoints": None}]}, "annotations without keypoints"),
+    ("visibility", {"annotations": [{"image_id": 1, "keypoints": [1, 2, "x"] * 17}]}, "no list of x, y, score"),
+    ("width", {"images": [{"id": 1, "width": "x"}], "annotations": [{"image_id": 1, "keypoints": [1] * 51}]},
+     r"looks like COCO, but an entry cannot be read \(ValueError: invalid literal"),
+    ("score", [{"image_id": "1.jpg", "keypoints": [1] * 51, "score": [0.9]}],
+     r"looks like AlphaPose, but an entry cannot be read \(TypeError: score \[0\.9\] of a person in frame 0"),
+    ("landmarks", [[[{"x": 1, "y": 1}], 5, {"x": 1}]], "has 1 landmarks, MediaPipe Pose has 33"),
+    ("image width", {"width": [1], "frames": [[{"x": 0.1, "y": 0.2}] * 33]}, "looks like MediaPipe, but an entry"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "content", "sentence"), JSON, ids=[row[0] for row in JSON])
@@ -229,6 +244,29 @@ def test_other_json_gets_its_sentence(tmp_path: Path, name: str, content: Any, s
     (tmp_path / "points.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=sentence):
         pose2d(tmp_path / "points.json")
+
+
+@pytest.mark.parametrize(
+    "fault", [TypeError, ValueError, KeyError, IndexError, AttributeError, MemoryError, OverflowError]
+)
+def test_what_a_format_does_not_foresee_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
+) -> None:
+    def fails(*_: Any) -> None:
+        raise fault("unforeseen")
+
+    monkeypatch.setattr(openpose_format, "by_frames", fails)
+    for path in (openpose(tmp_path, points), tmp_path / "frames.json"):
+        (tmp_path / "frames.json").write_text(json.dumps([{"people": []}]))
+        with pytest.raises(DataError, match=rf"looks like OpenPose, but .*\({fault.__name__}: .*unforeseen.* again\."):
+            pose2d(path)
+
+
+def test_a_size_that_is_null_is_none(tmp_path: Path) -> None:
+    path = coco_annotations(tmp_path, points)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"images": [{"id": 1, "width": None}]}))
+    (track,) = detections.tracks(path, None)
+    assert (track.width, track.height, len(track.points)) == (0, 0, FRAMES)
 
 
 def test_broken_and_missing_json_is_refused(tmp_path: Path) -> None:
@@ -274,3 +312,13 @@ def test_a_mapped_array_is_converted_as_a_whole_one(tmp_path: Path) -> None:
         stored = sequences.arrays["pose2d"]
         parts = [convert(np.array(stored[first : first + 5])) for first in range(0, FRAMES, 5)]
         np.testing.assert_array_equal(np.concatenate(parts), pose2d(path, layout))
+
+
+def test_arrays_of_several_persons_are_sequences_of_their_own(tmp_path: Path) -> None:
+    points = np.stack([synthetic("h36m17"), synthetic("h36m17", camera=1)])
+    np.savez(tmp_path / "one.npz", reconstruction=points[:1])
+    np.savez(tmp_path / "two.npz", reconstruction=points)
+    assert [found.name for found in tracks(tmp_path / "one.npz", None)] == ["reconstruction"]
+    found = list(tracks(tmp_path / "two.npz", None))
+    assert [one.name for one in found] == ["reconstruction_0", "reconstruction_1"]
+    np.testing.assert_array_equal(found[1].points, points[1])

@@ -56,7 +56,11 @@ def is_hdf5(path: Path) -> bool:
 
 
 def _before(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    stored = needed("scipy.io", "SciPy").loadmat(str(path), variable_names=list(names))
+    library = needed("scipy.io", "SciPy")
+    try:
+        stored = library.loadmat(str(path), variable_names=list(names))
+    except library.matlab.MatReadError as error:  # derives from no other exception
+        raise ValueError(str(error)) from error
     return {name: np.asarray(stored[name]) for name in names if name in stored}
 
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kinema.errors import ConfigError
+from kinema.models.layers.exporting import exporting
 
 # CUDA kernels of torch put the batch axis on a grid axis of this size; PoseFormer's published batch of 1024 windows
 # of 81 frames is longer than that in the spatial stage.
@@ -60,7 +61,10 @@ class Attention(nn.Module):
         if bias is not None:
             bias = bias.expand(1, -1, -1, -1)  # the fused kernels want as many axes as the queries have
         mixed = attend(query, key, value, dropout, scale=self.scale, bias=bias)
-        return self.dropout(self.proj(mixed.transpose(1, 2).reshape(shape)))
+        mixed = mixed.transpose(1, 2)
+        if exporting():  # an exporter may lay out its own attention otherwise than the traced one
+            mixed = mixed.clone(memory_format=torch.contiguous_format)
+        return self.dropout(self.proj(mixed.reshape(shape)))
 
 
 def attend(

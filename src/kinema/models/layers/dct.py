@@ -54,7 +54,11 @@ class ConstantProduct(nn.Module):
         self.register_buffer("matrix", make().to(torch.empty(0)), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.matrix @ x
+        return _product(self.matrix, x)
+
+    def transposed(self, x: Tensor) -> Tensor:
+        """Product with the transpose, the inverse of an orthonormal transform: (..., K, C) to (..., N, C)."""
+        return _product(self.matrix.T, x)
 
     def _apply(self, fn: Any, recurse: bool = True) -> ConstantProduct:
         super()._apply(fn, recurse)
@@ -63,3 +67,11 @@ class ConstantProduct(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{tuple(self.matrix.shape)}"
+
+
+def _product(matrix: Tensor, x: Tensor) -> Tensor:
+    """Product in the matrix' own format, under autocast too: sums over hundreds of frames do not fit into 8 bits."""
+    if x.is_meta:  # autocast does not know this device
+        return matrix @ x.to(matrix.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        return matrix @ x.to(matrix.dtype)

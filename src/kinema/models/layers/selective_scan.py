@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kinema.core.shapes import expect
 from kinema.errors import ConfigError, DataError
+from kinema.models.layers.exporting import exporting
 from kinema.models.layers.scan import Logged, reference
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def selective_scan(
     tensors = (u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
     if u.is_meta:
         y, state = torch.empty_like(u), u.new_empty((*u.shape[:2], A.shape[1]), dtype=_work_dtype(u))
-    elif _exporting():  # a plain loop is the only form that a traced graph can hold
+    elif exporting():  # a plain loop is the only form that a traced graph can hold
         y, state = reference.scan(*tensors)
     else:
         y, state = _run_scan(backend, tensors)
@@ -131,7 +132,7 @@ def causal_conv1d(
     tensors = (x, weight, bias, activation, initial_state)
     if x.is_meta:
         return torch.empty_like(x)
-    return reference.conv(*tensors) if _exporting() else _run_conv(backend, tensors)
+    return reference.conv(*tensors) if exporting() else _run_conv(backend, tensors)
 
 
 def selective_scan_step(
@@ -258,11 +259,6 @@ def _check_devices(tensors: list[Tensor]) -> None:
     found = sorted({str(x.device) for x in tensors})
     if len(found) > 1:
         raise DataError(f"The tensors are on different devices ({', '.join(found)}). Move all of them to one.")
-
-
-def _exporting() -> bool:
-    asked = getattr(torch.compiler, "is_exporting", None)  # since torch 2.7
-    return bool(torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or (asked is not None and asked()))
 
 
 # The backends below call foreign code and choose at run time: one graph break instead of a trace through it.

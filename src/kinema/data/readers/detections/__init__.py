@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +26,7 @@ from kinema.data.readers.detections.conversion import Conversion
 from kinema.data.readers.detections.track import Track, frame_numbers
 from kinema.data.safe_pickle import existing
 from kinema.data.sequences import ArrayStore, Sequences
-from kinema.errors import DataError
+from kinema.errors import DataError, KinemaError
 
 log = logging.getLogger(__name__)
 
@@ -133,9 +134,13 @@ def tracks(path: Path, track: int | str | None) -> Iterator[Track]:
     elif path.suffix == ".json":
         content = _json(path)
         for module in FORMATS.values():
-            if module.matches(content):
-                log.info("%s: %s keypoints", path.name, module.NAME)
-                yield from module.read(content, path, track)
+            with _readable(path, module.NAME):
+                fits = module.matches(content)
+                if fits:
+                    log.info("%s: %s keypoints", path.name, module.NAME)
+                    found = module.read(content, path, track)
+            if fits:
+                yield from found
                 return
         raise DataError(
             f"{path} is none of the known keypoint files ({', '.join(FORMATS)}). Write the points into an array: "
@@ -232,19 +237,38 @@ def _folder(path: Path, track: int | str | None) -> Track:
     if not files:
         raise DataError(f"{path} holds no .json files. Give the folder with one file of keypoints per frame.")
     frames = [_json(file) for file in files]
-    numbers = frame_numbers([file.name for file in files], path)
     for module in (openpose, mmpose):
         if all(module.is_frame(frame) for frame in frames):
             log.info("%s: %d files of %s keypoints", path.name, len(files), module.NAME)
-            return module.by_frames(frames, numbers, path, track)
+            with _readable(path, module.NAME):
+                return module.by_frames(frames, frame_numbers([file.name for file in files], path), path, track)
     raise DataError(
         f"{path}: its .json files are no frames of OpenPose or MMPose. Give another tool's file itself: input=FILE."
     )
 
 
-def _json(path: Path) -> Any:
+@contextmanager
+def _readable(path: Path, name: str) -> Iterator[None]:
+    """Turn what a malformed entry raises into a sentence.
+
+    Raises:
+        DataError: in place of any of these.
+    """
     try:
-        return json.loads(existing(path).read_text(encoding="utf-8"))
+        yield
+    except KinemaError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, MemoryError, OverflowError) as error:
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise DataError(
+            f"{path} looks like {name}, but an entry cannot be read ({reason}). Write the file again."
+        ) from error
+
+
+def _json(path: Path) -> Any:
+    existing(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no json file ({error}). Pass the file that the detector wrote.") from None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kinema.data.readers.detections.people import Person, pick
-from kinema.data.readers.detections.track import Track, body_points, frame_numbers
+from kinema.data.readers.detections.track import Track, body_points, frame_numbers, listed_numbers
 from kinema.errors import DataError
 
 NAME = "AlphaPose"
@@ -41,7 +41,7 @@ def by_entries(
         path: for messages.
         track: see `people.pick`.
         person: key of who the tracker says it is.
-        images: ids of all images, those without anybody included; None = those of the entries.
+        images: ids of all images in order, those without anybody included; None = those of the entries.
 
     Raises:
         DataError: an entry is no detection, or detections differ in their number of points.
@@ -51,8 +51,11 @@ def by_entries(
     sizes = sorted({len(entry["keypoints"]) for entry in entries})
     if len(sizes) > 1:
         raise DataError(f"{path} holds {sizes} numbers per detection. Give the detections of one model.")
-    names = [entry.get("image_id", i) for i, entry in enumerate(entries)]
-    frames = frame_numbers([*names, *(images or [])], path)
+    names = [i if entry.get("image_id") is None else entry["image_id"] for i, entry in enumerate(entries)]
+    if images and {str(name) for name in names} <= {str(image) for image in images}:
+        frames = listed_numbers([*names, *images], images, path)
+    else:  # a list that lacks some of the images says nothing about their order
+        frames = frame_numbers([*names, *(images or [])], path)
     people, layout = [], ""
     for i, entry in enumerate(entries):
         points, layout = body_points(entry["keypoints"], path, f"entry {i}")

@@ -54,8 +54,13 @@ def read(path: Path) -> Iterator[Track]:
             )
         yield Track(path.stem, np.concatenate([keypoints[..., :2], scores[..., None]], axis=-1))
     else:
-        for name, points in content.items():
-            yield Track(name, np.asarray(points))
+        for name, stored in content.items():
+            points = np.asarray(stored)
+            if points.ndim != 4:
+                yield Track(name, points)
+                continue
+            for person, one in enumerate(points):  # (persons, T, J, C), as the demos of PoseFormer V2 write it
+                yield Track(name if len(points) == 1 else f"{name}_{person}", one)
 
 
 def _custom(content: Mapping[str, Any], path: Path) -> Iterator[Track]:

@@ -22,21 +22,27 @@ def matches(content: Any) -> bool:
 
 
 def read(content: Any, path: Path, track: int | str | None) -> list[Track]:
-    """The person wanted; frames are images in the order of their numbers.
+    """The person wanted; frames are images in the order of `images`, of their numbers where there is no such list.
 
     Visibilities 0, 1, 2 of annotations become scores 0, 0.5, 1.
     """
     if isinstance(content, list):
         return [by_entries(content, path, track, "track_id")]
-    entries = [entry for entry in content["annotations"] if isinstance(entry, dict) and any(entry.get("keypoints", []))]
+    entries = [entry for entry in content["annotations"] if isinstance(entry, dict) and _has_points(entry)]
     if not entries:
         raise DataError(f"{path} has annotations without keypoints. Pass keypoint annotations.")
-    images = {image["id"]: image for image in content.get("images", []) if isinstance(image, dict) and "id" in image}
+    listed = content.get("images") or []
+    images = {str(image["id"]): image for image in listed if isinstance(image, dict) and "id" in image}
     entries = [entry | {"keypoints": _scored(entry["keypoints"])} for entry in entries]
-    made = by_entries(entries, path, track, "track_id", list(images))
-    size = images.get(entries[0].get("image_id"), {})
-    return [replace(made, width=int(size.get("width", 0)), height=int(size.get("height", 0)))]
+    made = by_entries(entries, path, track, "track_id", [image["id"] for image in images.values()])
+    size = images.get(str(entries[0].get("image_id")), {})
+    return [replace(made, width=int(size.get("width") or 0), height=int(size.get("height") or 0))]
+
+
+def _has_points(entry: dict[str, Any]) -> bool:
+    points = entry.get("keypoints")
+    return isinstance(points, list) and any(points)
 
 
 def _scored(flat: list[Any]) -> list[Any]:
-    return [value / SEEN if i % 3 == 2 else value for i, value in enumerate(flat)]
+    return [value / SEEN if i % 3 == 2 and isinstance(value, (int, float)) else value for i, value in enumerate(flat)]

@@ -41,6 +41,9 @@ class Conversion:
     unit: str | None = None
 
     def __post_init__(self) -> None:
+        for key, value in (("width", self.width), ("height", self.height)):
+            if value is not None and (not isinstance(value, (int, float)) or value < 0):
+                raise ConfigError(f"predict.{key}={value} is no number of pixels. Use predict.{key}=1920.")
         if self.unit is not None and self.unit not in UNITS:
             raise ConfigError(f"predict.unit={self.unit} is not known. Use one of {', '.join(UNITS)}, or null.")
         if self.layout is not None:

@@ -64,7 +64,7 @@ def _persons(frame: Any) -> list[list[dict[str, Any]]]:
     if not isinstance(frame, list) or not frame:
         return []
     if isinstance(frame[0], list):
-        return [person for person in frame if person and _is_landmark(person[0])]
+        return [person for person in frame if isinstance(person, list) and person and _is_landmark(person[0])]
     return [frame] if _is_landmark(frame[0]) else []
 
 

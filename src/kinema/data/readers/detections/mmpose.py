@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kinema.data.readers.detections.people import Person, pick
-from kinema.data.readers.detections.track import Track, named_points
+from kinema.data.readers.detections.track import Track, frame_numbers, named_points
 from kinema.errors import DataError
 
 NAME = "MMPose"
@@ -44,10 +44,10 @@ def read(content: Any, path: Path, track: int | str | None) -> list[Track]:
         frames = content["instance_info"]
     if all(_is_instance(one) for one in frames):
         frames = [frames]
-    # MMPose counts from 0 or 1; frames that were left out stay gaps.
-    given = [frame.get("frame_id", i) if isinstance(frame, dict) else i for i, frame in enumerate(frames)]
-    numbers = np.asarray(given, np.int64)
-    return [by_frames(frames, numbers - numbers.min(), path, track, layout)]
+    # MMPose counts from 0 or 1, other writers name the image; frames that were left out stay gaps.
+    given = [frame.get("frame_id") if isinstance(frame, dict) else None for frame in frames]
+    numbers = np.arange(len(frames)) if any(name is None for name in given) else frame_numbers(given, path)
+    return [by_frames(frames, numbers, path, track, layout)]
 
 
 def by_frames(
@@ -56,7 +56,7 @@ def by_frames(
     """The person wanted of parsed frames and their numbers; `layout` is what the file says."""
     people, known = [], layout
     for frame, number in zip(frames, numbers, strict=True):
-        for keypoints, scores, score, person in _instances(frame):
+        for keypoints, scores, score, person in _instances(frame, path, int(number)):
             try:
                 points = np.asarray(keypoints, np.float64)[:, :2]
                 points = np.concatenate([points, np.asarray(scores, np.float64).reshape(-1, 1)], axis=1)
@@ -73,11 +73,20 @@ def _is_instance(value: Any) -> bool:
     return isinstance(value, dict) and "keypoints" in value and "keypoint_scores" in value
 
 
-def _instances(frame: Any) -> list[tuple[Any, Any, Any, Any]]:
-    """Keypoints, their scores, the person's score and track of each instance."""
+def _instances(frame: Any, path: Path, number: int) -> list[tuple[Any, Any, Any, Any]]:
+    """Keypoints, their scores, the person's score and track of each instance.
+
+    Raises:
+        DataError: another number of persons with keypoints than with scores.
+    """
     if isinstance(frame, dict) and "instances" not in frame:
-        scores = frame["scores"]
-        return [(keypoints, scores[i], None, None) for i, keypoints in enumerate(frame["keypoints"])]
+        people, scores = frame["keypoints"] or [], frame["scores"] or []  # null is written where nobody is
+        if not isinstance(people, list) or not isinstance(scores, list) or len(people) != len(scores):
+            raise DataError(
+                f"{path}: frame {number}: keypoints and scores do not fit, they are not of as many persons. Write the "
+                "file again."
+            )
+        return [(keypoints, score, None, None) for keypoints, score in zip(people, scores, strict=True)]
     instances = frame["instances"] if isinstance(frame, dict) else frame
     # The detector's score is of the box; MMPose may write it as a list.
     return [

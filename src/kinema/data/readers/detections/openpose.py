@@ -1,4 +1,4 @@
-"""OpenPose's json (also AlphaPose's `--format open`): one file per frame, a list of people with BODY_25 points."""
+"""OpenPose's json: one file per frame, a list of people with BODY_25 points."""
 
 from __future__ import annotations
 
@@ -36,17 +36,23 @@ def by_frames(frames: list[Any], numbers: np.ndarray, path: Path, track: int | s
     """The person wanted of parsed frames and their numbers.
 
     Raises:
-        DataError: another model than BODY_25.
+        DataError: another model than BODY_25, or a person that is none.
     """
     people, layout = [], "body25"
     for frame, number in zip(frames, numbers, strict=True):
         for person in frame["people"]:
+            if not isinstance(person, dict):
+                raise DataError(
+                    f"{path}: frame {number} lists {str(person)[:20]!r} among its people, which has no keypoints. "
+                    "Write the file again."
+                )
             flat = person.get("pose_keypoints_2d", person.get("pose_keypoints"))
             if not flat:
                 continue
-            if len(flat) == 3 * COCO18:
+            if isinstance(flat, list) and len(flat) == 3 * COCO18:
                 raise DataError(
-                    f"{path} holds OpenPose's 18 points. Run OpenPose with --model_pose BODY_25, its default."
+                    f"{path} holds OpenPose's 18 points. Run OpenPose with --model_pose BODY_25, its default, and "
+                    "AlphaPose without --format."
                 )
             points, layout = body_points(flat, path, f"frame {number}")
             people.append(Person.seen(int(number), points, None, person.get("person_id")))

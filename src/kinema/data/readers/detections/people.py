@@ -38,13 +38,21 @@ class Person:
 
     @classmethod
     def seen(cls, frame: int, points: np.ndarray, score: Any = None, track: Any = None) -> Person:
-        """A detection; without a score of its own it has the mean of its points'."""
+        """A detection; without a score of its own it has the mean of its points'.
+
+        Raises:
+            TypeError: the score is no number.
+        """
+        try:
+            score = None if score is None else float(score)
+        except (TypeError, ValueError):
+            raise TypeError(f"score {str(score)[:20]} of a person in frame {frame} is no number") from None
         if isinstance(track, (list, tuple)):
             track = track[0] if track else None
         if isinstance(track, float) and track.is_integer():
             track = int(track)
         mean = float(np.nan_to_num(points[:, 2]).mean())
-        return cls(frame, points, mean if score is None else float(score), None if track == -1 else track)
+        return cls(frame, points, mean if score is None else score, None if track == -1 else track)
 
 
 def pick(people: Iterable[Person], frames: int, track: int | str | None, path: Path) -> np.ndarray:
@@ -131,13 +139,10 @@ def _linked(found: list[Person]) -> Iterator[Person]:
     count = 0
     for frame in sorted(by_frame):
         here = sorted(by_frame[frame], key=lambda person: -person.score)
-        current = {number: before for number, before in last.items() if frame - before.frame <= LOST}
-        ways = sorted(
-            (_apart(person, before), i, number) for i, person in enumerate(here) for number, before in current.items()
-        )
+        last = {number: before for number, before in last.items() if frame - before.frame <= LOST}
         given: dict[int, int] = {}
-        for apart, i, number in ways:
-            if apart <= NEAR and i not in given and number not in given.values():
+        for i, number in _nearest(here, last) if last else ():
+            if i not in given and number not in given.values():
                 given[i] = number
         for i, person in enumerate(here):
             if i not in given:
@@ -146,11 +151,26 @@ def _linked(found: list[Person]) -> Iterator[Person]:
             yield Person(frame, person.points, person.score, given[i])
 
 
-def _apart(first: Person, second: Person) -> float:
-    """Distance between two detections in sizes of the body."""
-    a, b = first.points[:, :2], second.points[:, :2]
-    both = np.isfinite(a + b).all(1) & a.any(1) & b.any(1)
-    if not both.any():
-        return float("inf")
-    size = max(float(np.ptp(a[both], axis=0).max()), float(np.ptp(b[both], axis=0).max()), 1e-9)
-    return float(np.median(np.linalg.norm(a[both] - b[both], axis=1))) / size
+def _nearest(here: list[Person], last: dict[int, Person]) -> list[tuple[int, int]]:
+    """Detections (their place in `here`) and the tracks near to them, the nearest pair first."""
+    numbers = list(last)
+    apart = _apart(np.stack([person.points for person in here]), np.stack([before.points for before in last.values()]))
+    pairs = np.argwhere(apart <= NEAR).tolist()
+    return [(i, number) for _, i, number in sorted((apart[i, column], i, numbers[column]) for i, column in pairs)]
+
+
+def _apart(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Distances between detections (N, J, 3) and (M, J, 3) in sizes of the body: (N, M), inf where no joint is in both.
+
+    A distance is the median over the joints that both have.
+    """
+    a, b = first[:, None, :, :2], second[None, :, :, :2]
+    both = np.isfinite(a).all(-1) & np.isfinite(b).all(-1) & a.any(-1) & b.any(-1)
+    count, used = both.sum(-1), both[..., None]
+    # Joints that one of them lacks are 0 in the distances, and infinite where they must sort last.
+    way = np.linalg.norm(np.where(used, a, 0) - np.where(used, b, 0), axis=-1)
+    ordered = np.sort(np.where(both, way, np.inf), axis=-1)
+    middle = [np.take_along_axis(ordered, np.maximum(at, 0)[..., None], -1) for at in ((count - 1) // 2, count // 2)]
+    sizes = [np.where(used, x, -np.inf).max(-2) + np.where(used, -x, -np.inf).max(-2) for x in (a, b)]
+    size = np.maximum(np.maximum(*sizes).max(-1), 1e-9)
+    return np.where(count > 0, (middle[0] + middle[1])[..., 0] / 2 / size, np.inf)
