@@ -273,8 +273,8 @@ def test_nothing_held_between_blocks_grows_with_the_video(tmp_path: Path, monkey
         predicted(tmp_path, path, source)
     finally:
         tracemalloc.stop()
-    # 14 blocks of 40 frames are 114 kB of output and 76 kB of input; what another thread or a cache of this process takes
-    # at one time is in one of the two differences only.
+    # 14 blocks of 40 frames are 114 kB of output and 76 kB of input; what another thread or a cache of this process
+    # takes at one time is in one of the two differences only.
     assert len(held) == 3 and min(held[1] - held[0], held[2] - held[1]) < 90_000, held
 
 
