@@ -117,21 +117,19 @@ def build_model(config: DictConfig) -> nn.Module:
 
 def _model_of_checkpoint(config: DictConfig) -> nn.Module:
     from kinema.checkpoints.envelopes import read_weights
-    from kinema.checkpoints.load import HMSFT_FILES, NOT_HMSFT, TRAINING_ONLY, identify, is_lent_to_hmsft, load
+    from kinema.checkpoints.load import TRAINING_ONLY, identify, lent, load
     from kinema.models.registry import model_class
 
     found = read_weights(config.ckpt)
     family, arguments = identify(found)
     # Kinema's own files tell every argument, official ones leave some open (heads, causal).
     unknowable = {} if found.record else dict(getattr(model_class(family), "unknowable", {}))
-    chosen = get_class(config.model["_target_"])
-    asked = getattr(chosen, "registered_name", None)
-    same_family = asked == family
-    # Users of the HMSFT repository evaluate PoseFormer V1 without knowing; of the usual names `load` says so itself.
-    lent = asked == "hmsft" and is_lent_to_hmsft(found, family)
-    if lent and found.path.name not in HMSFT_FILES:
-        log.warning(NOT_HMSFT, found.path)
-    if model_was_chosen() and not same_family and not lent:
+    chosen: Any = get_class(config.model["_target_"])
+    same_family = getattr(chosen, "registered_name", None) == family
+    borrowed = lent(chosen, found, family)
+    if borrowed is not None and found.path.name not in chosen.lent_files:  # of those names `load` says so itself
+        log.warning(borrowed, found.path)
+    if model_was_chosen() and not same_family and borrowed is None:
         raise ConfigError(
             f"{config.ckpt} holds a {family} but model={HydraConfig.get().runtime.choices['model']} was chosen. "
             f"Drop model=, the file tells its own."

@@ -22,6 +22,7 @@ from kinema import composition
 from kinema.composition import compose
 from kinema.core.skeleton import skeleton
 from kinema.data.readers import detections
+from kinema.data.readers.detections.conversion import Conversion
 from kinema.errors import ConfigError, DataError
 from kinema.modes import predict
 from kinema.modes.train import build
@@ -333,3 +334,11 @@ def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
         peaks.append(float(done.stdout.split()[-1]))
     # 57,000 more frames are 11 MB of output and 8 MB of input, in one copy each.
     assert abs(peaks[1] - peaks[0]) < 6, peaks
+
+
+def test_videos_whose_names_differ_by_a_space_keep_arrays_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "two.npz"
+    np.savez(path, **{"a b": keypoints(9), "a_b": keypoints(9)})
+    conversion = Conversion("h36m17", skeleton("h36m17"), "videopose3d", 1000, 1000)
+    found = detections.read(path, conversion, detections.Options(check=False))
+    assert predict.names(found) == ["pose3d/a_b/custom/0", "pose3d/a_b/custom/0_2"]

@@ -37,13 +37,6 @@ OFFICIAL_NAMES = {
     "number_of_kept_frames": "kept_frames", "number_of_kept_coeffs": "kept_coeffs",
 }  # fmt: skip
 
-# The README of the repository zhh157/HMSFT linked PoseFormer V1's published weights as its own, under these names.
-HMSFT_FILES = frozenset({"cpn81f.bin", "gt81f.bin"})
-NOT_HMSFT = (
-    "%s holds PoseFormer V1 and is used as such: the README of HMSFT linked PoseFormer's weights, "
-    "its own were never published."
-)
-
 
 @dataclass(frozen=True)
 class Provenance:
@@ -188,8 +181,12 @@ def load(
     """
     found = read_weights(path, part=part, weights=weights)
     family, stated = identify(found)
-    if found.path.name in HMSFT_FILES and is_lent_to_hmsft(found, family):
-        log.warning(NOT_HMSFT, found.path)
+    if found.record is None:
+        others: Mapping[str, Any] = models()
+        for other in others.values():
+            sentence = lent(other, found, family)
+            if sentence is not None and found.path.name in other.lent_files:
+                log.warning(sentence, found.path)
     made = model_class(family)
     owned = found.record is not None and part is None
     published: Mapping[str, Any] = {} if owned else getattr(made, "unknowable", {})
@@ -244,9 +241,14 @@ def identify(found: Weights) -> tuple[str, dict[str, Any]]:
     )
 
 
-def is_lent_to_hmsft(found: Weights, family: str) -> bool:
-    """Whether these are PoseFormer V1's official weights, which users of the HMSFT repository have under its name."""
-    return family == "poseformer" and found.record is None
+def lent(made: Any, found: Weights, family: str) -> str | None:
+    """The sentence for users of a model who hold these official weights of another family under its name, or None.
+
+    A model whose authors linked others' weights as their own offers `lent`, that family -> the sentence, and
+    `lent_files`, the names of those files.
+    """
+    sentence: str | None = getattr(made, "lent", {}).get(family)
+    return sentence if found.record is None else None
 
 
 def _answers(shapes: Shapes) -> dict[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from kinema.models.inputs import expect_pose
 from kinema.models.layers.drop_path import DropPath, drop_path_rates
 from kinema.models.layers.mamba import BiMamba, Mamba, MambaState
 from kinema.models.layers.mlp import MLP
+from kinema.models.layers.representation import representation
 from kinema.models.layers.ss2d import add_limb_partners, expect_limbs
 from kinema.models.layers.stream_mix import StreamMix
 from kinema.models.registry import Shapes, depth_of, ratio_of, register
@@ -155,9 +156,7 @@ class DBMambaPose(nn.Module):
             temporal = [block(make_mixer(mixer), drop_path=rate, over_time=True) for _ in spatial]
             self.layers.append(DBMambaLayer(dim, spatial, temporal))
         self.norm = nn.LayerNorm(dim)
-        self.rep_logit = nn.Sequential()
-        self.rep_logit.add_module("fc", nn.Linear(dim, dim_rep))
-        self.rep_logit.add_module("act", nn.Tanh())
+        self.rep_logit = representation(dim, dim_rep)
         self.head = nn.Linear(dim_rep, 3)
 
     def forward(self, pose: Tensor) -> Tensor:

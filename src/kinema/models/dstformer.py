@@ -14,6 +14,7 @@ from kinema.models.layers.attention import Attention
 from kinema.models.layers.block import NORM_EPS
 from kinema.models.layers.drop_path import DropPath, drop_path_rates
 from kinema.models.layers.mlp import MLP
+from kinema.models.layers.representation import representation
 from kinema.models.layers.stream_mix import StreamMix
 from kinema.models.registry import Shapes, depth_of, ratio_of, register
 
@@ -108,9 +109,7 @@ class DSTformer(nn.Module):
         self.blocks_st = nn.ModuleList(block(temporal_first=False, drop_path=rate) for rate in rates)
         self.blocks_ts = nn.ModuleList(block(temporal_first=True, drop_path=rate) for rate in rates)
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.pre_logits = nn.Sequential()
-        self.pre_logits.add_module("fc", nn.Linear(dim, dim_rep))
-        self.pre_logits.add_module("act", nn.Tanh())
+        self.pre_logits = representation(dim, dim_rep)
         self.head = nn.Linear(dim_rep, 3)
         self.ts_attn = nn.ModuleList(StreamMix(dim) for _ in range(depth)) if att_fuse else None
         self.reset_parameters()

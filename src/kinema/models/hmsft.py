@@ -69,6 +69,12 @@ class HMSFT(nn.Module):
 
     joints_by_part: Tensor
 
+    # The README of the repository zhh157/HMSFT linked PoseFormer V1's published weights as its own, under these names.
+    lent_files: ClassVar[frozenset[str]] = frozenset({"cpn81f.bin", "gt81f.bin"})
+    lent: ClassVar[dict[str, str]] = {
+        "poseformer": "%s holds PoseFormer V1 and is used as such: the README of HMSFT linked PoseFormer's weights, "
+        "its own were never published."
+    }
     unknowable: ClassVar[dict[str, Any]] = {
         "skeleton": ..., "dropout": 0.0, "drop_path": 0.0, "skeleton_out": None,
     }  # fmt: skip

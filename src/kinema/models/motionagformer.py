@@ -20,6 +20,7 @@ from kinema.models.layers.graph import (
     neighbour_adjacency,
 )
 from kinema.models.layers.mlp import MLP
+from kinema.models.layers.representation import representation
 from kinema.models.layers.stream_mix import StreamMix
 from kinema.models.registry import Shapes, depth_of, ratio_of, register
 
@@ -184,9 +185,7 @@ class MotionAGFormer(nn.Module):
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(dim)
-        self.rep_logit = nn.Sequential()
-        self.rep_logit.add_module("fc", nn.Linear(dim, dim_rep))
-        self.rep_logit.add_module("act", nn.Tanh())
+        self.rep_logit = representation(dim, dim_rep)
         self.head = nn.Linear(dim_rep, 3)
 
     def forward(self, pose: Tensor) -> Tensor:

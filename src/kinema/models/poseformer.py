@@ -12,6 +12,7 @@ from kinema.errors import ConfigError
 from kinema.models.inputs import expect_pose
 from kinema.models.layers.block import NORM_EPS, TransformerBlock
 from kinema.models.layers.drop_path import drop_path_rates
+from kinema.models.layers.windows import over_windows, sliding
 from kinema.models.registry import Shapes, depth_of, ratio_of, register
 
 
@@ -150,21 +151,13 @@ class PoseFormer(nn.Module):
 
         Args:
             pose: (B, L + F - 1, J, C).
-            chunk: windows at a time in the temporal stage; None = 64 on a CPU, where they stay in the cache, and
-                1024 elsewhere.
+            chunk: windows at a time in the temporal stage, see `over_windows`.
 
         Returns:
             (B, L, J_out, 3).
         """
         tokens = self.spatial(pose)
-        windows = tokens.unfold(1, self.signature.frames, 1).transpose(2, 3)  # view (B, L, F, J * dim)
-        batch, length = windows.shape[:2]
-        step = max(1, (chunk or (64 if pose.device.type == "cpu" else 1024)) // batch)
-        parts = [
-            self.temporal(windows[:, start : start + step].flatten(0, 1)).unflatten(0, (batch, -1)).squeeze(2)
-            for start in range(0, length, step)
-        ]
-        return torch.cat(parts, dim=1)
+        return over_windows(self.temporal, sliding(tokens, self.signature.frames), chunk=chunk)
 
     @classmethod
     def recognise(cls, shapes: Shapes) -> dict[str, Any] | None:

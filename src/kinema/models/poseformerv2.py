@@ -17,6 +17,7 @@ from kinema.models.layers.block import NORM_EPS, TransformerBlock
 from kinema.models.layers.dct import ConstantProduct, dct_matrix, inverse_dct_matrix
 from kinema.models.layers.drop_path import DropPath, drop_path_rates
 from kinema.models.layers.mlp import MLP
+from kinema.models.layers.windows import over_windows, sliding
 from kinema.models.registry import Shapes, depth_of, ratio_of, register
 
 
@@ -218,22 +219,18 @@ class PoseFormerV2(nn.Module):
 
         Args:
             pose: (B, L + F - 1, J, C).
-            chunk: windows at a time in the mixed stage; None = 64 on a CPU, where they stay in the cache, and 1024
-                elsewhere.
+            chunk: windows at a time in the mixed stage, see `over_windows`.
 
         Returns:
             (B, L, J_out, 3).
         """
-        windows = pose.flatten(2).unfold(1, self.signature.frames, 1).transpose(2, 3)  # view (B, L, F, J * C)
-        middles = self.spatial(self._middle(pose)).unfold(1, self.kept_frames, 1).transpose(2, 3)  # (B, L, f, J * dim)
-        batch, length = windows.shape[:2]
-        step = max(1, (chunk or (64 if pose.device.type == "cpu" else 1024)) // batch)
-        parts = []
-        for start in range(0, length, step):
-            here = slice(start, start + step)
-            lifted = self.mixed(self.dct(windows[:, here].flatten(0, 1)), middles[:, here].flatten(0, 1))
-            parts.append(lifted.unflatten(0, (batch, -1)).squeeze(2))
-        return torch.cat(parts, dim=1)
+
+        def lift(window: Tensor, middle: Tensor) -> Tensor:
+            return self.mixed(self.dct(window), middle)
+
+        windows = sliding(pose.flatten(2), self.signature.frames)
+        middles = sliding(self.spatial(self._middle(pose)), self.kept_frames)
+        return over_windows(lift, windows, middles, chunk=chunk)
 
     def _middle(self, pose: Tensor) -> Tensor:
         """Frames that are among the central ones of some window: (B, L + F - 1, ...) to (B, L + f - 1, ...)."""

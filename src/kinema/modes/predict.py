@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,15 +197,22 @@ def _write(output: Path, source: Source, lifter: Lifter, watch: Stopwatch | None
         temporary.unlink(missing_ok=True)
 
 
+def names(sequences: Sequences) -> list[str]:
+    """Name of each sequence's array in a file of predictions; "a b" and "a_b" are two videos."""
+    found: list[str] = []
+    times: Counter[str] = Counter()
+    for row in range(len(sequences)):
+        name = f"pose3d/{sequences.label(row).replace(' ', '_')}"
+        times[name] += 1
+        found.append(name if times[name] == 1 else f"{name}_{times[name]}")
+    return found
+
+
 def _fill(path: Path, source: Source, lifter: Lifter, watch: Stopwatch | None) -> None:
-    times: dict[str, int] = {}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, torch.inference_mode():
-        for row in range(len(source.sequences)):
-            name = source.sequences.label(row).replace(" ", "_")
-            times[name] = times.get(name, 0) + 1
-            name += f"_{times[name]}" if times[name] > 1 else ""  # "a b" and "a_b" are two videos
+        for row, name in enumerate(names(source.sequences)):
             parts = lifter.blocks(source, row) if watch is None else lifter.frames(source, row, watch)
-            with archive.open(f"pose3d/{name}.npy", "w", force_zip64=True) as file:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 _write_parts(file, parts, int(source.sequences.table["length"][row]))
         with archive.open("meta.npy", "w") as file:
             np.lib.format.write_array(file, np.asarray(json.dumps(_meaning(lifter))), allow_pickle=False)

@@ -27,7 +27,7 @@ from kinema.errors import ConfigError, DataError
 from kinema.inference.flip import flip_average
 from kinema.inference.slide import slide
 from kinema.inference.trajectory import separated
-from kinema.modes.predict import conversion_of, reading_of
+from kinema.modes.predict import conversion_of, names, reading_of
 from kinema.modes.train import build
 from kinema.viz import clip as clips
 from kinema.viz import figures, prepare
@@ -269,7 +269,7 @@ def read_prediction(path: Path, sequences: Sequences, row: int) -> tuple[np.ndar
             pose, relative = file, True
         else:
             with file:
-                pose = file[f"pose3d/{label.replace(' ', '_')}"]
+                pose = file[names(sequences)[row]]
                 relative = json.loads(str(file["meta"]))["origin"].startswith("root")
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} cannot be read. Use an .npz of mode=predict or an .npy of render.export.") from error

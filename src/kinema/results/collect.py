@@ -10,7 +10,7 @@ from kinema.errors import KinemaError
 from kinema.files import write_atomic
 from kinema.protocols.registry import LIFTING
 from kinema.results import evaluate, runs_at_hand
-from kinema.results.evaluate import Places
+from kinema.results.evaluate import Places, State
 from kinema.results.registry import Method, Registry, TableSpec
 from kinema.results.runs_at_hand import Training
 from kinema.results.tables import Measured, Table, build, to_csv
@@ -28,14 +28,16 @@ def tables(registry: Registry, name: str, places: Places, *, train: bool = False
         train: first train every row that has a recipe and no finished run.
     """
     specs = registry.of_set(name)
-    if train:
-        _train(registry, specs, places)
-    found = runs_at_hand.trainings(places.runs) if places.runs.is_dir() else []
-    lacking = _Lacking(places)
-    return [_table(registry, spec, places, found, lacking) for spec in specs]
+    data = _Data(places)
+    found = _trained(registry, specs, places, data) if train else _trainings(places)
+    return [_table(registry, spec, places, found, data) for spec in specs]
 
 
-def _table(registry: Registry, spec: TableSpec, places: Places, found: Sequence[Training], lacking: _Lacking) -> Table:
+def _trainings(places: Places) -> list[Training]:
+    return runs_at_hand.trainings(places.runs) if places.runs.is_dir() else []
+
+
+def _table(registry: Registry, spec: TableSpec, places: Places, found: Sequence[Training], data: _Data) -> Table:
     measured: dict[str, list[Measured]] = {}
     missing: dict[str, list[str]] = {}
     failures: dict[str, list[str]] = {}
@@ -45,37 +47,39 @@ def _table(registry: Registry, spec: TableSpec, places: Places, found: Sequence[
         method = registry.methods[name]
         mine, changed = runs_at_hand.of_method(method, found)
         measured[name] = [runs_at_hand.measured(training) for training in mine]
-        data = lacking.of(method)
-        missing[name] = [*([data] if data else []), *ways(method, places, changed)]
-        for checkpoint in [] if data else evaluate.files_of(method, places.checkpoints):
+        state = data.of(method)
+        missing[name] = [*([state] if isinstance(state, str) else []), *ways(method, places, changed)]
+        if isinstance(state, str):
+            continue
+        for checkpoint in evaluate.files_of(method, places.checkpoints):
             try:
-                measured[name].append(evaluate.measured(method, name, checkpoint, places, spec.protocol, version))
+                one = evaluate.measured(method, name, checkpoint, places, state, spec.protocol, version)
+                measured[name].append(one)
             except Exception as error:  # one row never takes the others along
                 log.warning("%s, %s: %s", method.name, checkpoint, error)
                 failures.setdefault(name, []).append(f"{method.name}: {checkpoint.name} failed: {error}")
     return build(spec, registry, measured, missing, version, failures)
 
 
-class _Lacking:
-    """What keeps the data of each row from being read; rows that read the same by the same overrides ask once."""
+class _Data:
+    """The state of the data of each row; rows that read the same by the same overrides ask once."""
 
     def __init__(self, places: Places) -> None:
         self.places = places
-        self.known: dict[tuple[str | None, tuple[str, ...], tuple[str, ...]], str | None] = {}
+        self.known: dict[tuple[str | None, tuple[str, ...], tuple[str, ...]], State | str] = {}
 
-    def of(self, method: Method) -> str | None:
-        """Why the data of a row cannot be read, with where to get it; None where it can."""
+    def of(self, method: Method) -> State | str:
+        """The state of a row's data, or the sentence why it cannot be read, with where to get it."""
         key = (method.experiment, method.overrides, method.test_overrides)
         if key not in self.known:
             self.known[key] = self._found(method)
         return self.known[key]
 
-    def _found(self, method: Method) -> str | None:
+    def _found(self, method: Method) -> State | str:
         try:
-            evaluate.state_of_data(method, self.places)
+            return evaluate.state_of_data(method, self.places)
         except Exception as error:  # trouble of another kind is a sentence of the table too
             return " ".join(str(error).split())
-        return None
 
 
 def ways(method: Method, places: Places, changed: Sequence[Training]) -> list[str]:
@@ -91,18 +95,22 @@ def ways(method: Method, places: Places, changed: Sequence[Training]) -> list[st
     return found
 
 
-def _train(registry: Registry, specs: Sequence[TableSpec], places: Places) -> None:
-    """Train every row that has a recipe and no finished run, one after another; a failure is logged."""
+def _trained(registry: Registry, specs: Sequence[TableSpec], places: Places, data: _Data) -> list[Training]:
+    """Train every row that has a recipe and no finished run, one after another; a failure is logged.
+
+    Returns:
+        All finished trainings then.
+    """
+    found = _trainings(places)
     for name in dict.fromkeys(row.method for spec in specs for row in registry.results[spec.name]):
         method = registry.methods[name]
         if method.experiment is None or not method.trains:
             continue
-        found = runs_at_hand.trainings(places.runs) if places.runs.is_dir() else []
         if runs_at_hand.of_method(method, found)[0]:
             continue
-        lacking = _Lacking(places).of(method)
-        if lacking is not None:
-            log.warning("%s is not trained: %s", method.name, lacking)
+        state = data.of(method)
+        if isinstance(state, str):
+            log.warning("%s is not trained: %s", method.name, state)
             continue
         log.info("training %s: %s", method.name, method.command)
         root = f"paths.output_root={evaluate.quoted(places.runs.absolute())}"
@@ -110,6 +118,8 @@ def _train(registry: Registry, specs: Sequence[TableSpec], places: Places) -> No
             evaluate.start([*evaluate.training_words(method, places), root], None)
         except KinemaError as error:
             log.warning("%s was not trained: %s", method.name, error)
+        found = _trainings(places)
+    return found
 
 
 def write(name: str, made: Sequence[Table], folder: Path) -> list[Path]:

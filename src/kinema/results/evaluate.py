@@ -27,6 +27,8 @@ from kinema.results.tables import Measured
 
 log = logging.getLogger(__name__)
 
+State = tuple[str, str]  # hash of the data, and the settings that shape the numbers
+
 
 @dataclass(frozen=True)
 class Places:
@@ -80,7 +82,7 @@ def quoted(path: Path) -> str:
     return f"'{text}'"
 
 
-def state_of_data(method: Method, places: Places) -> tuple[str, str]:
+def state_of_data(method: Method, places: Places) -> State:
     """Hash of the data that a row is evaluated on, and of every setting that shapes its numbers.
 
     Raises:
@@ -98,15 +100,18 @@ def state_of_data(method: Method, places: Places) -> tuple[str, str]:
     return str(data), shape
 
 
-def measured(method: Method, name: str, checkpoint: Path, places: Places, protocol: str, version: int) -> Measured:
+def measured(
+    method: Method, name: str, checkpoint: Path, places: Places, state: State, protocol: str, version: int
+) -> Measured:
     """Evaluate a checkpoint, or read what an earlier call found for the same weights, data, settings and version.
 
-    The evaluation is a process of its own: whatever ends it takes no other row along.
+    The evaluation is a process of its own: whatever ends it takes no other row along. `state` is that of the row's
+    data (`state_of_data`).
 
     Raises:
         KinemaError: the evaluation failed; holds its last message.
     """
-    data, settings = state_of_data(method, places)
+    data, settings = state
     weights = sha256(checkpoint)
     key = hashlib.blake2b("\0".join([weights, data, settings, protocol, str(version)]).encode(), digest_size=6)
     folder = places.output / "evaluations" / f"{name}-{key.hexdigest()}"

@@ -86,7 +86,7 @@ def selective_scan(
     initial_state = None if initial_state is None else _constant(initial_state)
     tensors = (u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
     if u.is_meta:
-        y, state = torch.empty_like(u), u.new_empty((*u.shape[:2], A.shape[1]), dtype=_work_dtype(u))
+        y, state = torch.empty_like(u), u.new_empty((*u.shape[:2], A.shape[1]), dtype=reference.work_dtype(u))
     elif exporting():  # a plain loop is the only form that a traced graph can hold
         y, state = reference.scan(*tensors)
     else:
@@ -164,7 +164,7 @@ def selective_scan_step(
     Returns:
         y (B, D) in the dtype of u, and the new state (B, D, N); the one given is left as it is.
     """
-    kind, work = u.dtype, _work_dtype(u)
+    kind, work = u.dtype, reference.work_dtype(u)
     with torch.autocast(u.device.type, enabled=False):
         u, delta, A, B, C, state = (x.to(work) for x in (u, delta, A, B, C, state))
         if delta_bias is not None:
@@ -201,10 +201,6 @@ def causal_conv1d_step(
     if bias is not None:
         y = y + bias.to(x.dtype)
     return F.silu(y) if activation == "silu" else y, window[..., 1:]
-
-
-def _work_dtype(u: Tensor) -> torch.dtype:
-    return torch.float64 if u.dtype == torch.float64 else torch.float32
 
 
 def _step_weights(x: Tensor, u: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kinema.models.layers.scan import Logged, build
+from kinema.models.layers.scan.reference import work_dtype
 
 # Below this many state entries a thread costs more than it saves.
 _WORK_PER_THREAD = 1 << 16
@@ -68,8 +69,7 @@ def scan(
     Returns:
         y (B, D, L) in the dtype of u, and the last state (B, D, N).
     """
-    kind = u.dtype
-    work = torch.float64 if kind == torch.float64 else torch.float32
+    kind, work = u.dtype, work_dtype(u)
     tensors = (u, delta, A, _groups(B), _groups(C), D, z, delta_bias)
     ready = [None if x is None else x.to(work).contiguous() for x in tensors]
     initial = None if initial_state is None else initial_state.detach().to(work).contiguous()
@@ -81,8 +81,7 @@ def conv(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, initial_state: Tensor | None
 ) -> Tensor:
     """Convolve every channel over the past; arguments as in `kinema.models.layers.selective_scan.causal_conv1d`."""
-    kind = x.dtype
-    work = torch.float64 if kind == torch.float64 else torch.float32
+    kind, work = x.dtype, work_dtype(x)
     ready = [None if v is None else v.to(work).contiguous() for v in (x, weight, bias)]
     initial = None if initial_state is None else initial_state.detach().to(work).contiguous()
     return _Conv.apply(activation == "silu", initial, *ready).to(kind)

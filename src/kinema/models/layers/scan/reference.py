@@ -24,13 +24,8 @@ def scan(
     Returns:
         y (B, D, L) in the dtype of u, and the last state (B, D, N).
     """
-    kind = u.dtype
-    work = torch.float64 if kind == torch.float64 else torch.float32
-    u, delta, A, B, C = (x.to(work) for x in (u, delta, A, B, C))
-    if delta_bias is not None:
-        delta = delta + delta_bias.to(work)[:, None]
-    if delta_softplus:
-        delta = F.softplus(delta)
+    kind, work = u.dtype, work_dtype(u)
+    u, delta, A, B, C = widened(u, delta, A, B, C, delta_bias, delta_softplus)
     batch, channels = u.shape[:2]
     B, C = (_per_channel(x, channels) for x in (B, C))
     state = u.new_zeros(batch, channels, A.shape[1]) if initial_state is None else initial_state.to(work)
@@ -45,6 +40,21 @@ def scan(
     if z is not None:
         y = y * F.silu(z.to(work))
     return y.to(kind), state
+
+
+def work_dtype(u: Tensor) -> torch.dtype:
+    """What a scan computes in: float64 for float64, float32 for everything else."""
+    return torch.float64 if u.dtype == torch.float64 else torch.float32
+
+
+def widened(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, delta_bias: Tensor | None, delta_softplus: bool
+) -> tuple[Tensor, ...]:
+    """Bring u, delta, A, B and C to the dtype of the work, delta after its bias and softplus."""
+    u, delta, A, B, C = (x.to(work_dtype(u)) for x in (u, delta, A, B, C))
+    if delta_bias is not None:
+        delta = delta + delta_bias.to(u.dtype)[:, None]
+    return u, F.softplus(delta) if delta_softplus else delta, A, B, C
 
 
 def _per_channel(x: Tensor, channels: int) -> Tensor:

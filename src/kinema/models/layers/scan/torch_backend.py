@@ -42,13 +42,8 @@ def scan(
     Returns:
         y (B, D, L) in the dtype of u, and the last state (B, D, N).
     """
-    kind = u.dtype
-    work = torch.float64 if kind == torch.float64 else torch.float32
-    u, delta, A, B, C = (x.to(work) for x in (u, delta, A, B, C))
-    if delta_bias is not None:
-        delta = delta + delta_bias.to(work)[:, None]
-    if delta_softplus:
-        delta = F.softplus(delta)
+    kind, work = u.dtype, reference.work_dtype(u)
+    u, delta, A, B, C = reference.widened(u, delta, A, B, C, delta_bias, delta_softplus)
     if initial_state is not None:
         initial_state = initial_state.to(work).transpose(1, 2)
     y, state = _Recurrence.apply(

@@ -103,7 +103,7 @@ def scan(
     Returns:
         y (B, D, L) in the dtype of u, stored as (B, L, D), and the last state (B, D, N), which has no gradient.
     """
-    work = torch.float64 if u.dtype == torch.float64 else torch.float32
+    work = reference.work_dtype(u)
     A = A.to(work).contiguous()
     D, delta_bias, initial_state = (
         None if x is None else x.to(work).contiguous() for x in (D, delta_bias, initial_state)
