@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench clean table-h36m table-humaneva table-3dhp table-cmu
+.PHONY: help setup demo test test-slow lint format bench clean table-h36m table-humaneva table-3dhp table-cmu table-ntu table-ma52
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,12 @@ table-3dhp: $(READY) ## MPI-INF-3DHP: the same
 
 table-cmu: $(READY) ## CMU subset: train what has no finished run yet (ten CPU minutes each), then compare
 	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.table cmu --train $(ARGS)
+
+table-ntu: $(READY) ## NTU RGB+D 60 and 120: published results beside those of checkpoints and runs at hand
+	$(BIN)/python -m scripts.table ntu $(ARGS)
+
+table-ma52: $(READY) ## MA-52: the same
+	$(BIN)/python -m scripts.table ma52 $(ARGS)
 
 clean: ## remove what runs and tests have left (not .venv, not the cache)
 	rm -rf outputs multirun .pytest_cache .mypy_cache .ruff_cache .hypothesis

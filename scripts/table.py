@@ -24,7 +24,7 @@ from kinema.results.evaluate import Places
 def main(arguments: list[str] | None = None) -> int:
     """Make the tables of one set and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m scripts.table", description=__doc__.split("\n")[0])
-    parser.add_argument("set", help="which tables: h36m, humaneva, 3dhp, cmu")
+    parser.add_argument("set", help="which tables: h36m, humaneva, 3dhp, cmu, ntu, ma52")
     parser.add_argument("overrides", nargs="*", help="overrides for evaluations, such as trainer=gpu")
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("KINEMA_DATA", "data")), help="as paths.data_dir"
@@ -35,14 +35,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=Path("outputs"), help="searched for finished trainings")
     parser.add_argument("--output", type=Path, default=Path("outputs/tables"), help="where the tables go")
     parser.add_argument("--train", action="store_true", help="first train what has a recipe and no finished run")
-    parser.add_argument("--registry", type=Path, default=registry.PUBLISHED, help="another file of published results")
+    parser.add_argument("--registry", type=Path, help="another file of published results")
     options = parser.parse_intermixed_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     quieten_lightning()
     folders = options.checkpoints or [options.data / "checkpoint", options.data / "checkpoints", Path("checkpoint")]
     places = Places(options.data, tuple(folders), options.runs, options.output, tuple(options.overrides))
     try:
-        made = collect.tables(registry.read(options.registry), options.set, places, train=options.train)
+        known = registry.read(options.registry) if options.registry else registry.shipped()
+        made = collect.tables(known, options.set, places, train=options.train)
     except KinemaError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

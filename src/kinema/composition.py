@@ -81,13 +81,16 @@ def make(node: DictConfig, **arguments: Any) -> Any:
 
 
 def explicit_model_overrides() -> dict[str, str]:
-    """Constructor arguments of the model that the user typed (model.num_frames=27), not those of yaml files."""
+    """Constructor arguments of the model that the user typed, not those of yaml files: {"num_frames": "27"}.
+
+    Those of a network inside the model have dotted names: {"backbone.depth": "3"}.
+    """
     if not HydraConfig.initialized():
         return {}
     typed = {}
     for word in HydraConfig.get().overrides.task:
         key, _, value = word.lstrip("+").partition("=")
-        if key.startswith("model.") and key.count(".") == 1:
+        if key.startswith("model."):
             typed[key.removeprefix("model.")] = value
     return typed
 
@@ -116,14 +119,16 @@ def build_model(config: DictConfig) -> nn.Module:
 
 
 def _model_of_checkpoint(config: DictConfig) -> nn.Module:
+    from kinema.checkpoints.arguments import flat, unknowable_of
     from kinema.checkpoints.envelopes import read_weights
-    from kinema.checkpoints.load import TRAINING_ONLY, identify, lent, load
+    from kinema.checkpoints.load import AS_PUBLISHED, TRAINING_ONLY, identify, lent, load
     from kinema.models.registry import model_class
 
     found = read_weights(config.ckpt)
-    family, arguments = identify(found)
+    family, stated = identify(found)
+    arguments = flat(stated)
     # Kinema's own files tell every argument, official ones leave some open (heads, causal).
-    unknowable = {} if found.record else dict(getattr(model_class(family), "unknowable", {}))
+    unknowable = {} if found.record else unknowable_of(model_class(family), arguments)
     chosen: Any = get_class(config.model["_target_"])
     same_family = getattr(chosen, "registered_name", None) == family
     borrowed = lent(chosen, found, family)
@@ -135,10 +140,11 @@ def _model_of_checkpoint(config: DictConfig) -> nn.Module:
             f"Drop model=, the file tells its own."
         )
     typed = explicit_model_overrides()
+    node = _flat_node(config.model)
     overrides: dict[str, Any] = {}
     for key in typed:
-        wanted = OmegaConf.to_container(config.model, resolve=True)[key]  # type: ignore[index, call-overload]
-        if key in unknowable or (key in TRAINING_ONLY and key in arguments):
+        wanted = node[key]
+        if key in unknowable or (_last(key) in TRAINING_ONLY and key in arguments):
             overrides[key] = wanted
         elif key in arguments and _plain(arguments[key]) != _plain(wanted):
             raise ConfigError(
@@ -149,12 +155,28 @@ def _model_of_checkpoint(config: DictConfig) -> nn.Module:
             raise ConfigError(f"{config.ckpt} holds a {family}, which has no {key}. Drop model.{key}.")
     if same_family:
         # What a file cannot tell (heads, causal) stands in the yaml of its size, if that is the one composed.
-        node = OmegaConf.to_container(config.model, resolve=True)
-        assert isinstance(node, dict)
-        told = {key: value for key, value in arguments.items() if key not in (*unknowable, *TRAINING_ONLY)}
+        told = {k: v for k, v in arguments.items() if k not in unknowable and _last(k) not in TRAINING_ONLY}
         if all(_plain(node.get(key)) == _plain(value) for key, value in told.items()):
-            overrides = {key: node[key] for key in unknowable if key in node} | overrides
+            open_ = [key for key in unknowable if key in node and _last(key) not in AS_PUBLISHED]
+            overrides = {key: node[key] for key in open_} | overrides
     return load(config.ckpt, **overrides)
+
+
+def _flat_node(node: DictConfig) -> dict[str, Any]:
+    """Constructor values of a model's node under flat names, those of a network inside it as "backbone.depth"."""
+    result: dict[str, Any] = {}
+    container: Any = OmegaConf.to_container(node, resolve=True)
+    for key, value in container.items():
+        if isinstance(value, dict) and "_target_" in value:
+            result[key] = getattr(get_class(value["_target_"]), "registered_name", None)
+            result |= {f"{key}.{name}": one for name, one in _flat_node(node[key]).items()}
+        elif key != "_target_":
+            result[key] = value
+    return result
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _plain(value: Any) -> Any:
@@ -189,6 +211,26 @@ def build_task(config: DictConfig, model: nn.Module) -> Any:
         raise ConfigError(f"task: {error}. Its keys are those of {node['_target_']}.") from error
 
 
+def task_name(config: DictConfig) -> str:
+    """Name of the task of a configuration, before it is built."""
+    task: Any = get_class(config.task["_target_"])
+    return str(task.name)
+
+
+def refuse_unserved(task: str, spec: DataSpec, config: DictConfig) -> None:
+    """Refuse a data set that does not serve a task; before the task is built, whose keys may follow the data set.
+
+    Raises:
+        ConfigError: its last sentence is an override that works.
+    """
+    if task not in spec.tasks:
+        raise ConfigError(
+            f"dataset={config.dataset.name} serves "
+            f"{', '.join(sorted(spec.tasks)) or 'prediction of new videos only'}, not task={task}. "
+            f"Use dataset={_SERVING.get(task, 'synthetic')}, or another task."
+        )
+
+
 def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -> None:
     """Refuse combinations that cannot work, before any array is opened.
 
@@ -199,13 +241,9 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
     if signature.output not in task.outputs:
         raise ConfigError(
             f"task={task.name} needs a model that gives {' or '.join(sorted(task.outputs))}, but {_model_name(config)} "
-            f"gives {signature.output}. Use model=dstformer_tiny, or another task."
+            f"gives {signature.output}. Use model={_FITTING.get(task.name, 'dstformer_tiny')}, or another task."
         )
-    if task.name not in spec.tasks:
-        raise ConfigError(
-            f"dataset={dataset} serves {', '.join(sorted(spec.tasks)) or 'prediction of new videos only'}, "
-            f"not task={task.name}. Use dataset=synthetic, or another task."
-        )
+    refuse_unserved(task.name, spec, config)
     if config.mode == "train" and config.dataset.get("subjects_unlabeled") and "unlabeled" not in task.sources:
         raise ConfigError(
             f"task={task.name} trains on labelled data alone, and dataset.subjects_unlabeled names persons without "
@@ -225,6 +263,8 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
             elif key not in config.model:
                 remedy = "It gives as many joints as it takes. Use keypoints of that skeleton, or model=videopose3d."
             raise ConfigError(f"{origin} has {found} {kind} joints but dataset={dataset} has {len(wanted)}. {remedy}")
+    if spec.classes is not None:
+        _check_classes(signature, spec, config, origin)
     frames = config.dataset.get("frames")
     if frames is not None:
         fed = frames - (signature.in_channels == 5)  # velocities lead to the next frame, so the last one is dropped
@@ -249,7 +289,8 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
     if told and told.skeleton2d and spec.skeleton2d and told.skeleton2d.joints != spec.skeleton2d.joints:
         raise ConfigError(
             f"{origin} was trained on {told.skeleton2d.name} keypoints, dataset={dataset} gives "
-            f"{spec.skeleton2d.name}. Use dataset.skeleton2d={told.skeleton2d.name}."
+            f"{spec.skeleton2d.name}. "
+            f"Use dataset.{'skeleton2d' if 'skeleton2d' in config.dataset else 'skeleton'}={told.skeleton2d.name}."
         )
     _refuse_other_input(task.model, origin, config)
     task.check(signature, spec)
@@ -260,6 +301,26 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
                 f"objective={config.objective} is not measured by the protocol; it gives {', '.join(sorted(known))}. "
                 f"Use objective=val/{sorted(known)[0]}."
             )
+
+
+# A network and a data set to name when the chosen ones do not belong to a task.
+_FITTING = {"action": "stgcnpp"}
+_SERVING = {"action": "cmu_actions"}
+
+
+def _check_classes(signature: Signature, spec: DataSpec, config: DictConfig, origin: str) -> None:
+    """Refuse a network for other classes, or another number of persons, than the data set has."""
+    dataset, count = config.dataset.name, len(spec.classes or ())
+    if signature.classes is not None and signature.classes != count:
+        remedy = "Use the data set it was trained on, or take over its weights with init= instead of ckpt="
+        if not config.ckpt:
+            remedy = f"Use model.num_classes={count}, or drop model.num_classes to follow the data set"
+        raise ConfigError(f"{origin} has {signature.classes} classes but dataset={dataset} has {count}. {remedy}.")
+    if signature.persons is not None and signature.persons != spec.persons:
+        raise ConfigError(
+            f"{origin} takes {signature.persons} persons but dataset={dataset} gives {spec.persons}. "
+            f"Use dataset.persons={signature.persons}."
+        )
 
 
 def _refuse_other_input(model: nn.Module, origin: str, config: DictConfig) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 RANK_ARGUMENTS = "KINEMA_RANK_ARGS"
 _KEPT = ("hydra.job.name=", "hydra.output_subdir=")  # appended by Lightning for ranks above 0, still wanted
@@ -104,6 +104,14 @@ def terminal() -> bool:
     return sys.stdout.isatty() and not os.environ.get("CI")
 
 
+def class_groups(classes: Any) -> list[int] | None:
+    """Group of every class of a class list (`dataset.classes`); None where it has no groups."""
+    from kinema.data.class_list import class_list
+
+    groups = class_list(classes if isinstance(classes, str) else list(classes)).groups
+    return None if groups is None else list(groups)
+
+
 class ConsoleHandler(logging.StreamHandler[TextIO]):
     """Log lines for a person: rank 0 only but for errors, warnings marked."""
 
@@ -127,6 +135,7 @@ def register_resolvers() -> None:
         ("kinema.log_name", log_name),
         ("kinema.cache_dir", cache_dir),
         ("kinema.terminal", terminal),
+        ("kinema.class_groups", class_groups),
     ):
         # Cached, so that every access of one configuration sees one time.
         OmegaConf.register_new_resolver(name, function, use_cache=name == "kinema.stamp", replace=True)

@@ -7,11 +7,13 @@ import inspect
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kinema.checkpoints.arguments import flat, nested, unknowable_of
 from kinema.core.spec import Signature
 from kinema.errors import KinemaError
 from kinema.models.registry import models
@@ -119,7 +121,7 @@ def _lengths(signature: Signature) -> list[int]:
         return [signature.frames]
     if signature.frames_rule == "max":
         return sorted({1, (signature.frames + 1) // 2, signature.frames})
-    return [signature.frames, signature.frames + 1, signature.frames + 6]
+    return sorted({1 + sum(signature.context), signature.frames, signature.frames + 1, signature.frames + 6})
 
 
 def _check_forward(model: nn.Module) -> None:
@@ -139,14 +141,19 @@ def _check_forward(model: nn.Module) -> None:
                 _require(
                     tuple(out.shape) == (3, signature.classes), f"output {tuple(out.shape)}, expected (3, classes)"
                 )
+            elif signature.output == "embedding":
+                wide = (3, signature.feature_dim)
+                _require(tuple(out.shape) == wide, f"output {tuple(out.shape)}, expected {wide} of `feature_dim`")
+                _near("the length of an embedding", out.norm(dim=-1), torch.ones(3), 1e-5)
             alone = model(*(tensor[1:2] for tensor in inputs))
             _near("a sample alone and in a batch", alone, out[1:2], 1e-5)
         if signature.frames_rule in ("exact", "max"):
             with _refused(f"{signature.frames + 1} frames"):
                 model(*_inputs(model, 1, signature.frames + 1))
-        if signature.frames_rule in ("exact", "any") and signature.frames > 1:
-            with _refused(f"{signature.frames - 1} frames"):
-                model(*_inputs(model, 1, signature.frames - 1))
+        least = 1 + sum(signature.context) if signature.frames_rule == "any" else signature.frames
+        if signature.frames_rule in ("exact", "any") and least > 1:
+            with _refused(f"{least - 1} frames"):
+                model(*_inputs(model, 1, least - 1))
 
 
 def _check_number_formats(model: nn.Module) -> None:
@@ -165,14 +172,20 @@ def _check_number_formats(model: nn.Module) -> None:
 def _check_gradients(model: nn.Module) -> None:
     model = copy.deepcopy(model)
     # Enough samples that every rectified unit is active in one of them.
-    model(*_inputs(model, 16)).square().sum().backward()
-    dead = [name for name, p in model.named_parameters() if p.grad is None or not bool(p.grad.any())]
+    _loss(model(*_inputs(model, 16))).backward()
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    dead = [name for name, p in trained if p.grad is None or not bool(p.grad.any())]
     _require(not dead, f"no gradient reaches {dead}")
     model.train()
     model.zero_grad()
-    model(*_inputs(model, 4)).square().sum().backward()
+    _loss(model(*_inputs(model, 4))).backward()
     broken = [n for n, p in model.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]
     _require(not broken, f"training gradients of {broken} are not finite")
+
+
+def _loss(out: Tensor) -> Tensor:
+    """Squares with unequal weights: the plain sum of squares of an embedding of length 1 has no gradient."""
+    return (out.square() * torch.linspace(1, 2, out[0].numel(), dtype=out.dtype).view_as(out[0])).sum()
 
 
 def _check_state(factory: Callable[..., nn.Module], model: nn.Module, arguments: dict[str, Any]) -> None:
@@ -181,21 +194,27 @@ def _check_state(factory: Callable[..., nn.Module], model: nn.Module, arguments:
     for name in set(state) - parameters:
         owner = model.get_submodule(name.rpartition(".")[0])
         standard = type(owner).__module__.startswith("torch.nn.")
-        _require(standard, f"buffer {name} is in the state dict; constants are registered with persistent=False")
+        published = any(fnmatch(name, pattern) for pattern in getattr(factory, "published_buffers", ()))
+        _require(
+            standard or published,
+            f"buffer {name} is in the state dict; constants are registered with persistent=False, and what official "
+            "files hold is named in the class attribute `published_buffers`",
+        )
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     answers = {name: family.recognise(shapes) for name, family in models().items()}  # type: ignore[attr-defined]
     families = [name for name, answer in answers.items() if answer is not None]
     own = getattr(factory, "registered_name", None)
     _require(families == [own], f"the state dict of {own} is recognised by {families}")
-    known: dict[str, Any] = answers[str(own)]
-    unknowable: dict[str, Any] = factory.unknowable  # type: ignore[attr-defined]
-    _require(not set(known) & set(unknowable), f"both recognised and unknowable: {set(known) & set(unknowable)}")
+    # Arguments of a network inside another one are compared one by one: "backbone.num_heads".
+    known: dict[str, Any] = flat(answers[str(own)] or {})
+    arguments = flat({name: value for name, value in arguments.items()})
+    unknowable: dict[str, Any] = unknowable_of(factory, known)
     missing = set(arguments) - set(known) - set(unknowable)
     _require(not missing, f"arguments neither recognised nor unknowable: {sorted(missing)}")
     wrong = {name: value for name, value in known.items() if value != arguments.get(name, value)}
     _require(not wrong, f"recognised {wrong}, built with { ({name: arguments[name] for name in wrong}) }")
     told = {name: arguments[name] for name in unknowable if name in arguments}
-    again = factory(**{**unknowable, **known, **told}).eval()
+    again = factory(**nested({**unknowable, **known, **told})).eval()
     again.load_state_dict(state, strict=True)
     with torch.no_grad():
         inputs = _inputs(model, 1)
@@ -205,6 +224,8 @@ def _check_state(factory: Callable[..., nn.Module], model: nn.Module, arguments:
 def _check_abilities(model: nn.Module) -> None:
     signature: Signature = model.signature  # type: ignore[assignment]
     with torch.no_grad():
+        if signature.persons is not None and getattr(model, "mask_persons", False):
+            _check_persons(model)
         if hasattr(model, "features"):
             (pose,) = _inputs(model, 2)
             features = model.features(pose)  # type: ignore[operator]
@@ -212,7 +233,7 @@ def _check_abilities(model: nn.Module) -> None:
             _require(tuple(features.shape) == wanted, f"features {tuple(features.shape)}, expected {wanted}")
             if isinstance(getattr(model, "head", None), nn.Module):
                 _near("head(features) against forward", model.head(features), model(pose), 1e-6)  # type: ignore[operator]
-        else:
+        elif signature.output != "embedding":
             _require(signature.feature_dim is None, "signature.feature_dim is set but there is no `features`")
         if hasattr(model, "slide"):
             window = 1 + sum(signature.context)
@@ -220,6 +241,17 @@ def _check_abilities(model: nn.Module) -> None:
                 (pose,) = _inputs(model, 2, window - 1 + length)
                 each = [model(pose[:, i : i + window]) for i in range(length)]
                 _near(f"slide over {length} frames", model.slide(pose), torch.cat(each, dim=1), 1e-5)  # type: ignore[operator]
+
+
+def _check_persons(model: nn.Module) -> None:
+    """A model with `mask_persons` looks at the persons it is told of, and at nobody else."""
+    (pose,) = _inputs(model, 3)
+    persons = torch.ones(pose.shape[:2], dtype=torch.bool)
+    _near("everybody present", model(pose, persons), model(pose), 1e-5)
+    persons[1, 1:] = False
+    other = pose.clone()
+    other[1, 1:] = 7.0
+    _near("a person who is absent", model(other, persons), model(pose, persons), 1e-6)
 
 
 def _check_export(model: nn.Module) -> None:

@@ -94,7 +94,7 @@ def test_every_experiment_fits_together(name: str) -> None:
 
 
 class Given(nn.Module):
-    """Gives random poses of a network's shape, which depend on one parameter."""
+    """Gives random outputs of a network's shape, which depend on one parameter."""
 
     def __init__(self, signature: Signature) -> None:
         super().__init__()
@@ -103,7 +103,10 @@ class Given(nn.Module):
         twin = dataclasses.replace(signature, joints_out=1, trajectory=False)
         self.trajectory = Given(twin) if signature.trajectory else None
 
-    def forward(self, pose: torch.Tensor) -> torch.Tensor:
+    def forward(self, pose: torch.Tensor, persons: torch.Tensor | None = None) -> torch.Tensor:
+        if persons is not None:
+            out = self.size * torch.randn(len(pose), self.signature.classes or 8)
+            return out if self.signature.output == "logits" else nn.functional.normalize(out, dim=-1)
         frames = pose.shape[1] - sum(self.signature.context)
         return self.size * torch.randn(len(pose), frames, self.signature.joints_out, 3)
 
@@ -122,9 +125,14 @@ def check_losses(config: DictConfig) -> None:
         "pose2d": torch.randn(2, 4 + margin, len(spec.skeleton2d), 3),
         "pose3d": torch.randn(2, 4, len(spec.skeleton), 3),
     }
+    if signature.output != "pose3d":
+        shape = (4, signature.persons, 4, signature.joints, signature.in_channels)
+        persons = torch.ones(4, signature.persons, dtype=torch.bool)
+        batch = {"pose": torch.randn(shape), "persons": persons, "label": torch.tensor([0, 0, 1, 1])}
     if config.dataset.get("subjects_unlabeled"):
         batch = {"labeled": batch, "unlabeled": batch | {"intrinsics": torch.randn(2, 9)}}
     terms = task.loss(batch)
+    terms.pop("top1", None)  # no loss, and may be 0
     wanted = {"loss"} | {name for name, weight in config.task.losses.items() if weight}
     assert set(terms) == wanted - (set() if "labeled" in batch else {"projection", "bone_length"})
     assert all(term.isfinite() and term > 0 for term in terms.values()), terms

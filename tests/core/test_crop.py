@@ -79,6 +79,52 @@ def test_too_few_points_or_no_extent_give_zeros_and_finite_gradients() -> None:
 
 @few
 @given(seeds, ratios)
+def test_an_explicit_mask_boxes_depths_and_leaves_absent_persons_zero(seed: int, ratio: float) -> None:
+    clip = poses(seed, 2, 4, 6, 3) + 3
+    clip[1] = 0
+    clip[0, :, 0, 2] = 0  # a depth of 0 is a depth
+    present = torch.tensor([True, False])[:, None, None]
+    found = crop_scale(torch.from_numpy(clip), ratio, valid=present, depth=True).numpy()
+    assert (found[1] == 0).all()
+    points = clip[0, ..., :2]
+    low, high = points.min((0, 1)), points.max((0, 1))
+    side = (high - low).max() * ratio
+    np.testing.assert_allclose(found[0, ..., :2], np.clip(2 * (points - (low + high) / 2) / side, -1, 1), atol=1e-12)
+    np.testing.assert_allclose(found[0, ..., 2], 2 * clip[0, ..., 2] / side, atol=1e-12)
+
+
+@few
+@given(seeds, ratios)
+def test_a_mask_of_the_seen_points_gives_the_published_numbers_of_these(seed: int, ratio: float) -> None:
+    clip = torch.from_numpy(clip_of(seed, 3, 2, 3, 17))
+    seen = clip[..., 2] != 0
+    published = crop_scale(clip, ratio, batch_axes=1)
+    masked = crop_scale(clip, ratio, batch_axes=1, valid=seen)
+    torch.testing.assert_close(masked[seen], published[seen])
+    assert (masked[~seen] == 0).all()
+
+
+def test_a_mask_of_too_few_points_or_none_gives_zeros() -> None:
+    clip = torch.from_numpy(clip_of(1, 3, 17))
+    for number in (0, 3):
+        valid = torch.zeros(3, 17, dtype=torch.bool)
+        valid[0, :number] = True
+        assert (crop_scale(clip, 1.0, valid=valid) == 0).all()
+    valid[0, :4] = True
+    assert (crop_scale(clip, 1.0, valid=valid)[0, :4] != 0).any()
+
+
+def test_the_published_form_empties_a_planar_clip_and_the_mask_keeps_it() -> None:
+    clip = torch.from_numpy(poses(2, 1, 5, 17, 3))
+    clip[..., 2] = 0
+    everywhere = torch.ones(1, 1, 1, dtype=torch.bool)
+    assert (crop_scale(clip, 2.0) == 0).all()
+    kept = crop_scale(clip, 2.0, valid=everywhere, depth=True)
+    torch.testing.assert_close(kept[..., :2].abs().amax(), torch.tensor(0.5, dtype=torch.float64))
+
+
+@few
+@given(seeds, ratios)
 def test_crop_3d_keeps_proportions_and_puts_the_box_at_half_the_ratio(seed: int, ratio: float) -> None:
     body = skeleton("h36m17")
     clip = torch.from_numpy(poses(seed, 2, 5, 17, 3))

@@ -239,6 +239,42 @@ def test_supcon_of_a_lonely_sample_is_zero_with_finite_gradient() -> None:
     assert features.grad.isfinite().all()
 
 
+def test_supcon_leaves_anchors_without_positives_out_and_the_published_form_is_spoilt_by_them() -> None:
+    features = torch.nn.functional.normalize(torch.from_numpy(poses(4, 5, 1, 6)), dim=-1)
+    labels = torch.tensor([1, 1, 2, 2, 3])
+    assert losses.supcon(features, labels, published=True).isnan()
+    per_anchor = slow_anchors(features.numpy()[:, 0], labels.tolist(), 0.07)
+    expected = np.mean([value for value in per_anchor if value is not None])
+    np.testing.assert_allclose(losses.supcon(features, labels), expected, rtol=1e-9)
+    paired = labels[:4]
+    published = losses.supcon(features[:4], paired, published=True)
+    torch.testing.assert_close(published, losses.supcon(features[:4], paired))
+
+
+def slow_anchors(features: np.ndarray, labels: list[int], temperature: float) -> list[float | None]:
+    found: list[float | None] = []
+    for i, anchor in enumerate(features):
+        others = [k for k in range(len(features)) if k != i]
+        below = np.log(sum(np.exp(anchor @ features[k] / temperature) for k in others))
+        terms = [anchor @ features[k] / temperature - below for k in others if labels[k] == labels[i]]
+        found.append(-float(np.mean(terms)) if terms else None)
+    return found
+
+
+def test_supcon_of_a_mask_is_that_of_the_labels_it_stands_for() -> None:
+    features = torch.nn.functional.normalize(torch.from_numpy(poses(5, 6, 2, 4)), dim=-1)
+    labels = torch.tensor([0, 1, 0, 2, 1, 0])
+    mask = (labels[:, None] == labels).float()
+    torch.testing.assert_close(losses.supcon(features, mask=mask), losses.supcon(features, labels))
+    # Rows are anchors: only the first sample has a positive beside its own view.
+    one_way = torch.eye(6)
+    one_way[0, 2] = 1
+    expected = losses.supcon(features, mask=one_way)
+    assert not torch.allclose(expected, losses.supcon(features, mask=one_way.T))
+    with pytest.raises(ValueError, match="labels or a mask, not both"):
+        losses.supcon(features, labels, mask=mask)
+
+
 def test_supcon_refuses_unknown_anchors() -> None:
     with pytest.raises(ValueError, match="anchors='two'"):
         losses.supcon(torch.ones(2, 1, 3), anchors="two")

@@ -183,6 +183,19 @@ def test_key_changes_with_contents_and_options_and_not_with_the_place(tmp_path: 
     assert key != cache_key("x", [b], tmp_path, reader="r", options={"dataset": "h36m"})
 
 
+def test_key_changes_where_a_file_goes_into_another_folder(tmp_path: Path) -> None:
+    def keyed(top: str, *names: str) -> str:
+        paths = [tmp_path / top / name / "pose.npy" for name in names]
+        for number, path in enumerate(paths):
+            path.parent.mkdir(parents=True)
+            path.write_bytes(bytes([number]))
+        return cache_key("x", paths, tmp_path)
+
+    key = keyed("here", "walking/a", "running/b")
+    assert key == keyed("moved", "walking/a", "running/b")
+    assert key != keyed("relabelled", "running/a", "walking/b")
+
+
 def test_unchanged_files_are_not_hashed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "raw.npz"
     path.write_bytes(b"one")

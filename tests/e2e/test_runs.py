@@ -29,7 +29,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_directory_explains_itself(trained: Path) -> None:
     for name in (
         ".hydra/config.yaml", "config.resolved.yaml", "command.txt", "environment.json", "status.json", "metrics.json",
-        "metrics.csv", "report.md", "report.csv", "run.log", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+        "metrics.csv", "report.md", "report.csv", "report.html", "run.log", "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
     ):  # fmt: skip
         assert (trained / name).is_file(), name
     assert list((trained / "tensorboard").glob("events.*"))
@@ -38,6 +39,15 @@ def test_a_run_directory_explains_itself(trained: Path) -> None:
     environment = json.loads((trained / "environment.json").read_text())
     assert environment["seed"] == 0 and "torch" in environment["packages"]
     assert "trainer=cpu" in (trained / "command.txt").read_text()
+
+
+def test_monitor_shows_the_curves_of_a_run(trained: Path) -> None:
+    words = ["mode=monitor", "monitor.folder=first", f"monitor.output={trained.parent}/seen", "hydra.run.dir=monitored"]
+    shown = run(*words, cwd=trained.parent).stdout
+    for word in ("finished", "epoch 2 of 2", "val/mpjpe"):
+        assert word in shown
+    assert (trained.parent / "seen" / "monitor.png").is_file()
+    assert "data:image/png" in (trained.parent / "seen" / "monitor.html").read_text()
 
 
 def test_metrics_are_flat_sorted_floats(trained: Path) -> None:

@@ -24,6 +24,7 @@ from kinema.core.skeleton import skeleton
 from kinema.data.readers import detections
 from kinema.data.readers.detections.conversion import Conversion
 from kinema.errors import ConfigError, DataError
+from kinema.inference.slide import Block
 from kinema.modes import predict
 from kinema.modes.train import build
 from tests.checkpoints import tiny
@@ -74,7 +75,7 @@ def whole(tmp_path: Path, checkpoint: Path, source: Path, *overrides: str, **opt
     task.model.eval()
     conversion = predict.conversion_of(config, data)
     made = detections.read(source, conversion, detections.Options(check=False))
-    block = predict.Block(0, made.num_frames)
+    block = Block(0, made.num_frames)
     batch = predict.Source(made).batch(0, block, 0, task.model.signature.context)
     with torch.inference_mode():
         return task.predict(data.transform(batch), **options)[0]

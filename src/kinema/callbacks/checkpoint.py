@@ -38,6 +38,12 @@ class RunCheckpoint(ModelCheckpoint):
             temporary = target.with_suffix(".copying")
             shutil.copyfile(source, temporary)
             temporary.replace(target)
+            # The scores of its validation (RunReport) belong to the best file.
+            scores = Path("predictions", "report_val.npz")
+            kept, place = source.parent.parent / scores, target.parent.parent / scores
+            if kept.is_file():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(kept, place)
             score = torch.as_tensor(state_dict["best_model_score"])
             state_dict = {
                 **state_dict,

@@ -1,10 +1,11 @@
-"""Pictures of an evaluation: a few fixed moments as skeletons, and errors per joint and per action as bars."""
+"""Pictures of an evaluation: skeletons at a few fixed moments, error bars, and what a classifier confuses."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from kinema.core.preprocess import preprocess
 from kinema.data.windows import SEQUENCE, Windows
 from kinema.protocols.report import Report
 from kinema.viz import prepare
+from kinema.viz.action_report import action_figures
 from kinema.viz.figures import Shot, error_bars, sheet
+from kinema.viz.html import png
 from kinema.viz.skeleton import picture_of
 
 log = logging.getLogger(__name__)
@@ -28,18 +31,22 @@ class Figures(pl.Callback):
     """Show what the network does: to TensorBoard after validations, to PNG files after a test; on rank 0.
 
     Needs of a task `predict(batch)`, `spec` and `reports`, and of the datamodule `windows(stage)`; where the prediction
-    is no pose or the data has no 3D, only the bars are drawn.
+    is no pose or the data has no 3D, only what the reports hold is drawn (`drawings`).
 
     Args:
         output_dir: folder of the PNG files.
         moments: how many windows are shown, evenly spaced over the data; always the same ones.
         interval: seconds that must have passed since the figures of an earlier validation; they take about one.
+
+    Attributes:
+        pictures: PNG files of the last test, by report and by figure.
     """
 
     def __init__(self, output_dir: str, moments: int = 5, interval: float = 30.0) -> None:
         self.folder = Path(output_dir)
         self.moments = moments
         self.interval = interval
+        self.pictures: dict[str, dict[str, bytes]] = {}
         self._last = -float("inf")
         self._shots: list[Shot] | None = None  # None = this evaluation is not drawn
 
@@ -88,14 +95,17 @@ class Figures(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._shots is None:
             return
-        drawn = self._figures(pl_module, "test")
+        self.pictures = {}
+        for name in getattr(pl_module, "reports", {}) or ("test",):
+            folder = self.folder if name == "test" else self.folder / name.replace("/", "_")
+            drawn = {label: png(figure) for label, figure in self._figures(pl_module, name).items()}
+            for label, data in drawn.items():
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f"{label}.png").write_bytes(data)
+            if drawn:
+                self.pictures[name] = drawn
+                log.info("figures: %s", ", ".join(str(folder / f"{label}.png") for label in drawn))
         self._shots = None
-        if not drawn:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name, figure in drawn.items():
-            figure.savefig(self.folder / f"{name}.png")
-        log.info("figures: %s", ", ".join(str(self.folder / f"{name}.png") for name in drawn))
 
     # Both.
 
@@ -127,28 +137,34 @@ class Figures(pl.Callback):
         for sample in range(len(mine)):
             self._shots.append(_shot(few, prediction.float().cpu(), sample, windows, task.spec))
 
-    def _figures(self, task: Any, stage: str) -> dict[str, Figure]:
+    def _figures(self, task: Any, name: str) -> dict[str, Figure]:
+        """Everything to be drawn for a report; the moments stand with the plain one."""
         drawn: dict[str, Figure] = {}
-        if self._shots:
+        if self._shots and "/" not in name:
             spec = task.spec
             drawn["skeletons"] = sheet(self._shots, spec.skeleton2d, spec.skeleton)
-        report = getattr(task, "reports", {}).get(stage)
-        for name in ("joint", "action"):
-            bars = _bars(report, name)
-            if bars is not None:
-                drawn[f"error_per_{name}"] = bars
+        report = getattr(task, "reports", {}).get(name)
+        if report is not None:
+            drawn |= {label: draw() for label, draw in drawings(report).items()}
         return drawn
 
 
-def _bars(report: Report | None, table: str) -> Figure | None:
+def drawings(report: Report) -> dict[str, Callable[[], Figure]]:
+    """The figures of a report by name: errors as bars, those of a classifier, and the report's own."""
+    bars = {f"error_per_{name}": _bars(report, name) for name in ("joint", "action")}
+    found = {name: draw for name, draw in bars.items() if draw is not None}
+    return {**found, **action_figures(report.arrays), **report.figures}
+
+
+def _bars(report: Report, table: str) -> Callable[[], Figure] | None:
     """Bars of the first measured column of a report's table."""
-    rows = report.tables.get(table, []) if report is not None else []
+    rows = report.tables.get(table, [])
     columns = [key for key, value in rows[0].items() if isinstance(value, float)] if rows else []
     if not columns:
         return None
     values = {str(next(iter(row.values()))): float(row[columns[0]]) for row in rows}
     right = [name for name in values if name.startswith("right_")]
-    return error_bars(values, title=f"{columns[0].upper()} per {table}", highlight=right)
+    return partial(error_bars, values, title=f"{columns[0].upper()} per {table}", highlight=right)
 
 
 def _shot(batch: Mapping[str, Tensor], prediction: Tensor, sample: int, windows: Windows, spec: Any) -> Shot:

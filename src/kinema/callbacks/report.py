@@ -1,7 +1,9 @@
-"""What a run leaves behind: one log line per validation, the result table, `metrics.json`, `report.md` and CSV."""
+"""What a run leaves behind: a log line per validation, the result table, `metrics.json`, report.{md,csv,html}."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import logging
 import time
@@ -9,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
+from kinema.callbacks.page import report_page
 from kinema.files import write_atomic
+from kinema.protocols.report import Report
 
 log = logging.getLogger(__name__)
+_SHOWN = ("val/mpjpe", "val/p_mpjpe", "val/top1", "val/top5")  # after a validation, where there
 
 
 def wide_console() -> Any:
@@ -35,6 +41,7 @@ class RunReport(pl.Callback):
         self._clock, self._cpu = time.perf_counter(), time.process_time()
         self._earlier = (0.0, 0.0)  # seconds that the interrupted parts of a resumed training took
         self._spent: tuple[float, float] | None = None
+        self._tested = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._clock, self._cpu = time.perf_counter(), time.process_time()
@@ -60,13 +67,26 @@ class RunReport(pl.Callback):
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         metrics = trainer.callback_metrics
-        shown = [
-            f"{key} {float(metrics[key]):.4g}" for key in ("train/loss", "val/mpjpe", "val/p_mpjpe") if key in metrics
-        ]
+        wanted = dict.fromkeys(("train/loss", getattr(pl_module, "objective", "val/mpjpe"), *_SHOWN))
+        shown = [f"{key} {float(metrics[key]):.4g}" for key in wanted if key in metrics]
         if not shown:
             shown = [f"{key} {float(value):.4g}" for key, value in list(metrics.items())[:3]]
         seconds = time.perf_counter() - self._clock
         log.info("epoch %d, step %d, %.0f s: %s", trainer.current_epoch, trainer.global_step, seconds, ", ".join(shown))
+        self._keep_validation(trainer, pl_module)
+
+    def _keep_validation(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Store the class scores of the best validation: what mode=fuse finds its weights on."""
+        report = getattr(pl_module, "reports", {}).get("val")
+        keeper: Any = trainer.checkpoint_callback
+        if report is None or "scores" not in report.arrays or keeper is None or keeper.monitor is None:
+            return
+        # Checkpoints are kept after all other callbacks: the keeper still knows the best one before this.
+        value, best = trainer.callback_metrics.get(keeper.monitor), keeper.best_model_score
+        if value is None or torch.isnan(value):
+            return
+        if best is None or (value < best if keeper.mode == "min" else value > best):
+            report.save_arrays(self.folder / "predictions" / "report_val.npz")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -78,12 +98,18 @@ class RunReport(pl.Callback):
             # The first table is the one papers print; the others stand in report.md.
             for table in report.to_rich(title=name)[:1]:
                 console.print(table)
-        console.print(f"all tables: {self.folder / 'report.md'}", markup=False, soft_wrap=True)
+        self._tested = True  # the page waits for the figures, which may be drawn after this
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Merge what has been measured so far; a stage that fails later does not take it away."""
+        """Merge what has been measured so far, which a stage that fails later does not take away; write the page."""
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
+        self._merge(trainer, pl_module)
+        if self._tested:
+            self._tested = False
+            self._publish(trainer, pl_module)
+
+    def _merge(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         values = {key: float(value) for key, value in trainer.callback_metrics.items() if "/" in key}
         for name, report in getattr(pl_module, "reports", {}).items():
             values.update(report.to_metrics(name))
@@ -94,6 +120,16 @@ class RunReport(pl.Callback):
         meta = {**known.pop("_meta", {}), **self._meta(trainer, pl_module)}
         document: dict[str, Any] = {**dict(sorted({**known, **values}.items())), "_meta": meta}
         write_atomic(path, json.dumps(document, indent=1))
+
+    def _publish(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """`report.html` with the pictures of every callback that has some (`Figures`)."""
+        reports = getattr(pl_module, "reports", {})
+        drawn = [getattr(callback, "pictures", {}) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+        pictures = {name: files for one in drawn for name, files in one.items()}
+        path = self.folder / "report.html"
+        title = f"{type(getattr(pl_module, 'model', pl_module)).__name__} on {_data_name(trainer)}"
+        write_atomic(path, report_page(reports, pictures, title=title, folder=self.folder))
+        wide_console().print(f"all tables and figures: {path}", markup=False, soft_wrap=True)
 
     def _meta(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         meta: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
@@ -121,5 +157,25 @@ class RunReport(pl.Callback):
         write_atomic(self.folder / f"{stem}.csv", report.to_csv())
         for ending, text in report.files.items():
             write_atomic(self.folder / f"{stem}_{ending}", text)
+        for ending, text in matrices(report).items():
+            write_atomic(self.folder / f"{stem}_{ending}", text)
         if report.arrays:
             report.save_arrays(self.folder / "predictions" / f"{stem}.npz")
+
+
+def matrices(report: Report) -> dict[str, str]:
+    """Confusion matrices of a classifier as CSV by the end of the file's name: a row per true class, counts."""
+    found = {}
+    for table, names in (("confusion", "classes"), ("group_confusion", "group_names")):
+        if {table, names} <= set(report.arrays):
+            file = io.StringIO()
+            writer = csv.writer(file, lineterminator="\n")
+            labels = [str(name) for name in report.arrays[names]]
+            writer.writerow(["true", *labels])
+            writer.writerows([name, *map(int, row)] for name, row in zip(labels, report.arrays[table], strict=True))
+            found[f"{table}.csv"] = file.getvalue()
+    return found
+
+
+def _data_name(trainer: pl.Trainer) -> str:
+    return str(getattr(getattr(trainer, "datamodule", None), "name", "its data"))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kinema.checkpoints.files import read_content, sha256
 from kinema.errors import CheckpointError
+from kinema.models.registry import Shapes
 
 FORMAT_VERSION = 1  # of the "kinema" record
 MESSAGE_LINES = 10  # names listed of each kind in a report
@@ -28,33 +29,53 @@ class Envelope:
         parts: top-level key of each set of weights -> prefix of its names inside our model. A part that is None in
             the file (a trajectory network that was not trained) is left out.
         prefixes: what is stripped from every name of a part, in this order, where all names carry it.
-        preprocess: the way from raw to network units (core/preprocess.py) that goes with this layout.
+        preprocess: the way from raw to network units (core/preprocess.py, core/clip_preprocess.py) that goes with this
+            layout, by name or told from the names and shapes of the weights.
         families: registered models whose authors publish in this layout; export writes them so.
         written_prefix: what export puts before every name.
         extras: further keys that export writes; a value that the source file has under this key comes first.
+        guesses: published constructor values that go with the layout, where weights cannot tell them.
+        carried: keys of the source file that export writes again where the weights are still those of the file.
+        in_meta: epoch and iteration stand in a dict `meta` and the rate in the optimiser alone, as mmcv writes them.
     """
 
     name: str
     matches: Callable[[Mapping[str, Any]], bool]
     parts: Mapping[str, str]
     prefixes: tuple[str, ...] = ("module.", "_orig_mod.")
-    preprocess: str | None = None
+    preprocess: str | Callable[[Shapes], str | None] | None = None
     families: tuple[str, ...] = ()
     written_prefix: str = ""
     extras: Mapping[str, Any] = field(default_factory=dict)
+    guesses: Mapping[str, Any] = field(default_factory=dict)
+    carried: tuple[str, ...] = ()
+    in_meta: bool = False
+
+    def preprocess_of(self, content: Mapping[str, Any], shapes: Shapes) -> str | None:
+        """The preprocessing of a file: what Kinema's export wrote into it, else what goes with the layout."""
+        told = content.get("preprocess")
+        if isinstance(told, str):
+            return told
+        return self.preprocess(shapes) if callable(self.preprocess) else self.preprocess
 
     def write(
-        self, state: Mapping[str, Tensor], epoch: int, lr: float, facts: Mapping[str, Any] | None = None
+        self,
+        state: Mapping[str, Tensor],
+        epoch: int,
+        lr: float | list[float],
+        facts: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Put weights back into this layout; `epoch` and `lr` are what the official scripts print and resume from.
 
         Args:
             state: tensors by the names of the model.
             epoch: number of the epoch.
-            lr: learning rate.
+            lr: learning rate, of each parameter group where the scripts write a list.
             facts: plain values of the file that the weights came from.
         """
         content: dict[str, Any] = {"epoch": epoch, "lr": lr, "optimizer": None}
+        if self.in_meta:
+            content = {"meta": {"epoch": epoch, "iter": (facts or {}).get("iter", 0)}}
         named = {prefix: key for key, prefix in self.parts.items() if prefix}
         for name, tensor in state.items():
             prefix = next((prefix for prefix in named if name.startswith(prefix)), "")
@@ -78,6 +99,39 @@ def _holds(*keys: str, without: tuple[str, ...] = ()) -> Callable[[Mapping[str, 
         return present and _is_weights(content[keys[0]])
 
     return test
+
+
+def _is_action(content: Mapping[str, Any]) -> bool:
+    """The networks of train_action.py: a head of one linear layer (embedding) or with BatchNorm, on a backbone."""
+    names = {name.removeprefix("module.").removeprefix("_orig_mod.") for name in content["model"]}
+    layers = {name.split(".")[1] for name in names if name.startswith("head.")}
+    return layers in ({"fc1"}, {"fc1", "bn", "fc2"}) and any(name.startswith("backbone.") for name in names)
+
+
+def _action(*, scheduler: bool) -> Callable[[Mapping[str, Any]], bool]:
+    """An action network's file, which holds the state of a scheduler (the MA-52 fork) or does not (MotionBERT)."""
+    weights = _holds("model", without=("min_mpjpe",))
+    return lambda content: weights(content) and _is_action(content) and ("scheduler" in content) == scheduler
+
+
+def _other_model(content: Mapping[str, Any]) -> bool:
+    return _holds("model", without=("min_mpjpe",))(content) and not _is_action(content)
+
+
+def _is_pyskl(content: Mapping[str, Any]) -> bool:
+    """A graph network of PYSKL: other programs that train with mmcv write the same keys around other names."""
+    weights = _holds("state_dict", without=("kinema",))(content)
+    return weights and any("cls_head.fc_cls." in name for name in content["state_dict"])
+
+
+def _other_state_dict(content: Mapping[str, Any]) -> bool:
+    return _holds("state_dict", without=("kinema",))(content) and not _is_pyskl(content)
+
+
+def _pyskl(shapes: Shapes) -> str | None:
+    """PYSKL's preparation by the number of joints: 17 are the 2D points of COCO, 25 the 3D joints of NTU RGB+D."""
+    joints = {shape[-1] for name, shape in shapes.items() if name.split(".")[-1] == "A"}
+    return {17: "pyskl_2d", 25: "pyskl_3d"}.get(max(joints, default=0))
 
 
 _LIFTING = ("model_traj", "random_state", "min_loss")
@@ -124,9 +178,43 @@ ENVELOPES: tuple[Envelope, ...] = (
         written_prefix="module.",
         extras={"min_mpjpe": math.inf},
     ),
-    # MotionBERT, train_action.py and train_mesh.py: backbone.* and head.*.
-    Envelope("model", _holds("model", without=("min_mpjpe",)), {"model": ""}),
-    Envelope("state_dict", _holds("state_dict", without=("kinema",)), {"state_dict": ""}),
+    # MA-52 fork of MotionBERT, train_action_custom.py: backbone.* and head.*, the scheduler beside them. `best_acc` is
+    # the best accuracy so far in percent; their resume compares with it.
+    Envelope(
+        "ma52_fork",
+        _action(scheduler=True),
+        {"model": ""},
+        preprocess="ma52_fork",
+        families=("action",),
+        written_prefix="module.",
+        extras={"scheduler": None, "best_acc": 0},
+        guesses={"backbone.num_heads": 4},
+        carried=("optimizer", "scheduler"),
+    ),
+    # MotionBERT, train_action.py and train_action_1shot.py (`best_acc` of the latter is a fraction), or stripped.
+    Envelope(
+        "motionbert_action",
+        _action(scheduler=False),
+        {"model": ""},
+        preprocess="ntu_compat",
+        families=("action",),
+        written_prefix="module.",
+        extras={"best_acc": 0},
+        carried=("optimizer",),
+    ),
+    # MotionBERT, train_mesh.py: backbone.* and head.*.
+    Envelope("model", _other_model, {"model": ""}),
+    # PYSKL, by mmcv's EpochBasedRunner: backbone.* and cls_head.*.
+    Envelope(
+        "mmcv",
+        _is_pyskl,
+        {"state_dict": ""},
+        preprocess=_pyskl,
+        families=("stgcn", "ctrgcn"),
+        carried=("meta", "optimizer"),
+        in_meta=True,
+    ),
+    Envelope("state_dict", _other_state_dict, {"state_dict": ""}),
     Envelope("bare", _is_weights, {"": ""}),
 )
 
@@ -145,6 +233,7 @@ class Weights:
         record: Kinema's own record (model, args, task, spec, config), None in other files.
         preprocess: the way from raw to network units that these weights were trained with, None = not known.
         rest: whatever else the file holds (epoch, lr, optimizer, random_state, ...).
+        guesses: published values of what weights cannot tell, that go with this layout.
     """
 
     path: Path
@@ -156,6 +245,7 @@ class Weights:
     record: dict[str, Any] | None
     preprocess: str | None
     rest: dict[str, Any]
+    guesses: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -190,6 +280,7 @@ def read_weights(path: str | os.PathLike[str], *, part: str | None = None, weigh
     state, taken = _unwrap(content, envelope, path, part)
     record = content.get("kinema") if envelope.name == "kinema" else None
     rest = {} if envelope.name == "bare" else {k: v for k, v in content.items() if k not in (*taken, "kinema")}
+    told = envelope.preprocess_of(content, {name: tuple(tensor.shape) for name, tensor in state.items()})
     return Weights(
         path=path,
         sha256=sha256(path),
@@ -198,9 +289,14 @@ def read_weights(path: str | os.PathLike[str], *, part: str | None = None, weigh
         part=part,
         kind=kind,
         record=record,
-        preprocess=(record.get("spec") or record).get("preprocess") if record else envelope.preprocess,
+        preprocess=(record.get("spec") or record).get("preprocess") if record else told,
         rest=rest,
+        guesses=envelope.guesses if part is None else _of_part(envelope.guesses, part),
     )
+
+
+def _of_part(guesses: Mapping[str, Any], part: str) -> dict[str, Any]:
+    return {name[len(part) + 1 :]: value for name, value in guesses.items() if name.startswith(f"{part}.")}
 
 
 def _find_envelope(content: Mapping[str, Any], path: Path) -> Envelope:

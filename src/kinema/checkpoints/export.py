@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kinema.checkpoints.envelopes import ENVELOPES
+from kinema.checkpoints.envelopes import ENVELOPES, Envelope, read_weights
 from kinema.checkpoints.files import require
-from kinema.checkpoints.load import arguments_of, load, record_of
-from kinema.core.spec import DataSpec
+from kinema.checkpoints.load import Provenance, arguments_of, load, record_of
+from kinema.core.spec import DataSpec, Signature
 from kinema.errors import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ def export(
         model: a registered model; it is not changed.
         path: the file; its folder is made. An existing one is kept unless `overwrite`.
         format: "official" = the layout of the model's authors, readable by their scripts; "safetensors" = weights
-            with Kinema's record as metadata; "onnx" and "torch" (torch.export, .pt2) = a graph for any batch size.
+            with Kinema's record as metadata; "onnx" and "torch" (torch.export, .pt2) = a graph for any batch size. The
+            graph of a network with `mask_persons` for several persons takes a second input, persons (B, M) bool.
         overwrite: replace an existing file.
         frames: input length of the graphs; None = what the model is built for.
 
@@ -85,7 +86,7 @@ def export(
     if path.exists() and not overwrite:
         raise CheckpointError(f"{path} exists and was kept. Use export.overwrite=true, or another export.output.")
     plain = copy.deepcopy(model).cpu().eval()
-    inputs = [plain.signature.example(batch, frames) for batch in _COMPARED]  # type: ignore[operator, union-attr]
+    inputs = [_arguments(plain, batch, frames) for batch in _COMPARED]
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: readers tell formats by it.
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
@@ -108,22 +109,67 @@ def export(
     return Exported(path=path, format=format, size=size, difference=difference, scale=scale)
 
 
+def _arguments(model: nn.Module, batch: int, frames: int | None) -> tuple[Tensor, ...]:
+    """Example arguments of `forward`; a network that looks at the persons present is told who is, as its graphs are."""
+    signature: Signature = model.signature  # type: ignore[assignment]
+    pose = signature.example(batch, frames)
+    if signature.persons in (None, 1) or not getattr(model, "mask_persons", False):
+        return pose
+    persons = torch.ones(pose[0].shape[:2], dtype=torch.bool)
+    persons[::2, 1:] = False
+    return (*pose, persons)
+
+
 Run = Callable[..., Tensor]
 
 
 def _write_official(model: nn.Module, path: Path, example: tuple[Tensor, ...]) -> Run:
     arguments = arguments_of(model)
     family = type(model).registered_name  # type: ignore[attr-defined]  # arguments_of checked it
-    envelope = next((envelope for envelope in ENVELOPES if family in envelope.families), None)
-    if envelope is None:
-        raise CheckpointError(f"{family} has no official layout. Use export.format=safetensors.")
-    provenance = getattr(model, "provenance", None)
+    layouts = [envelope for envelope in ENVELOPES if family in envelope.families]
+    if not layouts or arguments.get("head") == "coarse_fine":
+        what = f"{family} with head=coarse_fine" if layouts else family
+        raise CheckpointError(f"{what} has no official layout. Use export.format=safetensors.")
+    provenance: Provenance | None = getattr(model, "provenance", None)
     facts: dict[str, Any] = provenance.facts if provenance is not None else {}
+    preprocess = _preprocess_of(model)
+    envelope = next(
+        (one for one in layouts if provenance is not None and one.name == provenance.envelope),
+        next((one for one in layouts if one.preprocess == preprocess), layouts[-1]),
+    )
     lr = facts.get("lr")
-    rate = lr if isinstance(lr, float) else 0.0
-    content = envelope.write(_state_of(model), int(facts.get("epoch", 0)), rate, facts)
+    rate = lr if isinstance(lr, (float, list)) else 0.0
+    state = _state_of(model)
+    content = envelope.write(state, int(facts.get("epoch", 0)), rate, facts)
+    content.update(_carried(envelope, provenance, state))
+    if preprocess is not None and preprocess != envelope.preprocess_of(
+        {}, {k: tuple(t.shape) for k, t in state.items()}
+    ):
+        content["preprocess"] = preprocess  # the layout alone would say another one; the authors' scripts ignore it
     torch.save(content, path)
     return load(path, **arguments)
+
+
+def _preprocess_of(model: nn.Module) -> str | None:
+    """The way from raw to network units that a loaded model was trained with, where known."""
+    provenance: Provenance | None = getattr(model, "provenance", None)
+    if provenance is None:
+        return None
+    return provenance.spec.preprocess if provenance.spec is not None else provenance.preprocess
+
+
+def _carried(envelope: Envelope, provenance: Provenance | None, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the source file holds for resuming (optimiser, scheduler), while the weights are still those of the file."""
+    if provenance is None or provenance.envelope != envelope.name or provenance.part is not None:
+        return {}
+    try:
+        found = read_weights(provenance.path)
+    except CheckpointError:
+        return {}  # moved or deleted since it was loaded
+    same = found.sha256 == provenance.sha256 and found.state.keys() == state.keys()
+    if not same or any(not torch.equal(found.state[name], state[name]) for name in state):
+        return {}
+    return {key: found.rest[key] for key in envelope.carried if key in found.rest}
 
 
 def _write_safetensors(model: nn.Module, path: Path, example: tuple[Tensor, ...]) -> Run:
@@ -145,7 +191,7 @@ def _write_onnx(model: nn.Module, path: Path, example: tuple[Tensor, ...]) -> Ru
         model,
         example,
         dynamo=True,
-        input_names=["pose"],
+        input_names=["pose", "persons"][: len(example)],
         output_names=[model.signature.output],  # type: ignore[union-attr, list-item]
         dynamic_shapes=_dynamic_batch(example),
         verbose=False,

@@ -14,16 +14,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from kinema.checkpoints.arguments import flat, is_record, names_of, nested, unknowable_of
 from kinema.checkpoints.envelopes import FORMAT_VERSION, MESSAGE_LINES, Weights, read_weights
+from kinema.checkpoints.mmcv_config import model_config
 from kinema.core.spec import DataSpec
-from kinema.errors import CheckpointError, KinemaError
-from kinema.models.registry import Shapes, model_class, models
+from kinema.errors import CheckpointError, ConfigError, KinemaError
+from kinema.models.registry import Shapes, model_class, models, recognised, record
 
 log = logging.getLogger(__name__)
 
 # Constructor values that shape no evaluation (rates of training, the backend of a scan): an override may differ from
 # what the file was trained with.
 TRAINING_ONLY = frozenset({"dropout", "attn_dropout", "drop_path", "scan_backend"})
+
+# Values that the yaml of a model improves on: files of others keep the published one unless the user says otherwise.
+AS_PUBLISHED = frozenset({"mask_persons"})
 
 # Official constructor names -> ours, for people who type what they know.
 OFFICIAL_NAMES = {
@@ -34,6 +39,7 @@ OFFICIAL_NAMES = {
     "attn_drop_rate": "attn_dropout", "attn_drop": "attn_dropout", "drop": "dropout",
     "use_adaptive_fusion": "adaptive_fusion", "layer_scale_init_value": "layer_scale",
     "neighbour_num": "neighbours", "temporal_connection_len": "connection_len",
+    "hidden_dim": "hidden", "dropout_ratio": "dropout",
     "number_of_kept_frames": "kept_frames", "number_of_kept_coeffs": "kept_coeffs",
 }  # fmt: skip
 
@@ -47,7 +53,8 @@ class Provenance:
         envelope: its layout; `part` of it that was taken (None = all); `kind` of weights: "averaged", "live", "only".
         family: registered name of the model.
         arguments: constructor values.
-        guessed: those of `arguments` that the weights cannot tell and nobody gave: from the file's name or published.
+        guessed: those of `arguments` that the weights cannot tell and nobody gave: from the file's name or published;
+            of a network inside as "backbone.num_heads".
         preprocess: the way from raw to network units, None = the file does not tell.
         spec: the data it was trained on, where known.
         task, config: of the training run, in Kinema's own files.
@@ -123,13 +130,10 @@ def arguments_of(model: nn.Module) -> dict[str, Any]:
     Raises:
         CheckpointError: for a module that does not keep them (every registered model does, in `arguments`).
     """
-    arguments = getattr(model, "arguments", None)
-    if not isinstance(arguments, Mapping) or not hasattr(type(model), "registered_name"):
-        raise CheckpointError(
-            f"{type(model).__name__} is no registered model that keeps its constructor values. "
-            "Decorate it with @register(name) and set self.arguments = {...} in its __init__."
-        )
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in arguments.items()}
+    try:
+        return dict(record(model)["args"])
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def record_of(
@@ -170,7 +174,9 @@ def load(
         part: take only one network of the file: "backbone" of an action checkpoint, "model_pos" or "model_traj" of a
             VideoPose3D file.
         weights: "averaged" (the EMA where the file has one) or "live".
-        overrides: constructor values that the file cannot tell, such as num_heads=4 or causal=True.
+        overrides: constructor values that the file cannot tell, such as num_heads=4 or causal=True. A name that only
+            the network inside has goes to it (num_heads of an action network's backbone); what both have is said as
+            backbone={"dropout": 0.1}.
 
     Returns:
         The model; `model.provenance` says where everything came from and which values are published defaults.
@@ -187,11 +193,15 @@ def load(
             sentence = lent(other, found, family)
             if sentence is not None and found.path.name in other.lent_files:
                 log.warning(sentence, found.path)
-    made = model_class(family)
-    owned = found.record is not None and part is None
-    published: Mapping[str, Any] = {} if owned else getattr(made, "unknowable", {})
+    made, stated = model_class(family), flat(stated)
+    owned = _own_record(found) is not None
+    told = getattr(made, "told_by_file", None)
+    if told is not None and not owned:  # what shapes leave open and values or an official configuration say
+        stated |= told(found.state, model_config(found.rest))
+    published: Mapping[str, Any] = {} if owned else unknowable_of(made, stated)
     guesses = {name: value for name, value in published.items() if value is not ...}  # has to be said
-    _check_names(made, overrides, family)
+    guesses |= {name: value for name, value in found.guesses.items() if name in published}
+    overrides = _spelt_out(made, stated, overrides, family)
     guesses |= _told_by_name(made, found, stated, overrides, published)
     if owned:
         _check_against_record(found, stated, overrides)
@@ -217,9 +227,10 @@ def identify(found: Weights) -> tuple[str, dict[str, Any]]:
     Raises:
         CheckpointError: when no registered family, or more than one, answers for these names and shapes.
     """
-    if found.record is not None and found.part is None:
-        return str(found.record["model"]), dict(found.record["args"])
-    answers = _answers(found.shapes)
+    own = _own_record(found)
+    if own is not None:
+        return str(own["model"]), dict(own["args"])
+    answers = recognised(found.shapes)
     if len(answers) == 1:
         return next(iter(answers.items()))
     first = next(iter(found.state), "none")
@@ -229,7 +240,7 @@ def identify(found: Weights) -> tuple[str, dict[str, Any]]:
             "Narrow the `recognise` of one of them."
         )
     heads = {name.split(".")[0] for name in found.state if "." in name}
-    inside = {word: _answers(_below(found.shapes, word)) for word in sorted(heads)}
+    inside = {word: recognised(_below(found.shapes, word)) for word in sorted(heads)}
     hint = "".join(
         f" Its part {word!r} is a {' or '.join(families)}: kinema.load({str(found.path)!r}, part={word!r})."
         for word, families in inside.items()
@@ -251,36 +262,52 @@ def lent(made: Any, found: Weights, family: str) -> str | None:
     return sentence if found.record is None else None
 
 
-def _answers(shapes: Shapes) -> dict[str, dict[str, Any]]:
-    answers = {}
-    for name, made in sorted(models().items()):
-        try:
-            arguments = made.recognise(shapes)  # type: ignore[attr-defined]  # registered classes have it
-        except (KeyError, ValueError, IndexError, ArithmeticError):
-            continue  # a known name with a shape that its family never has
-        if arguments is not None:
-            answers[name] = dict(arguments)
-    return answers
+def _own_record(found: Weights) -> Mapping[str, Any] | None:
+    """The record of what was taken of one of Kinema's own files: the whole, or a network inside it."""
+    if found.record is None or found.part is None:
+        return found.record
+    inside = found.record["args"].get(found.part)
+    return inside if is_record(inside) else None
 
 
 def _below(shapes: Shapes, word: str) -> dict[str, tuple[int, ...]]:
     return {name[len(word) + 1 :]: shape for name, shape in shapes.items() if name.startswith(f"{word}.")}
 
 
-def _check_names(made: type[nn.Module], overrides: Mapping[str, Any], family: str) -> None:
-    known = [name for name in inspect.signature(made).parameters]
-    for name in overrides:
+def _spelt_out(
+    made: type[nn.Module], stated: Mapping[str, Any], overrides: Mapping[str, Any], family: str
+) -> dict[str, Any]:
+    """Overrides under flat names: what only the network inside has becomes "backbone.num_heads"."""
+    known = names_of(made, stated)
+    heads = {name.partition(".")[0] for name in known if "." in name}
+    result: dict[str, Any] = {}
+    for name, value in overrides.items():
+        if name in heads and isinstance(value, Mapping):
+            inside = flat({name: value}) if is_record(value) else {f"{name}.{key}": one for key, one in value.items()}
+        else:
+            inside = {next((n for n in (name, *(f"{head}.{name}" for head in heads)) if n in known), name): value}
+        result.update(inside)
+    for name in result:
         if name in known:
             continue
-        near = [OFFICIAL_NAMES[name]] if OFFICIAL_NAMES.get(name) in known else None
-        near = near or difflib.get_close_matches(name, known, n=1)
+        last = name.rpartition(".")[2]
+        translated = OFFICIAL_NAMES.get(last, "")
+        near = [n for n in (translated, *(f"{head}.{translated}" for head in heads)) if n in known]
+        ends = {n.rpartition(".")[2]: n for n in reversed(known)}
+        near = near or [ends[end] for end in difflib.get_close_matches(last, ends, n=1)]
         hint = f"Did you mean {near[0]}?" if near else f"It has: {', '.join(known)}."
         raise CheckpointError(f"{family} has no argument {name!r}. {hint}")
+    for head in heads & set(result):
+        if result[head] != stated[head]:
+            raise CheckpointError(
+                f"{head}={result[head]} contradicts the file, whose {head} is a {stated[head]}. Drop the override."
+            )
+    return result
 
 
 def _check_against_record(found: Weights, stated: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
     for name, value in overrides.items():
-        if name in stated and stated[name] != value and name not in TRAINING_ONLY:
+        if name in stated and stated[name] != value and name.rpartition(".")[2] not in TRAINING_ONLY:
             raise CheckpointError(
                 f"{name}={value} contradicts {found.path}, which was trained with {name}={stated[name]}. "
                 "Drop the override."
@@ -332,7 +359,7 @@ def _build(made: type[nn.Module], arguments: dict[str, Any], guessed: Mapping[st
         )
     try:
         with torch.random.fork_rng(devices=[]):
-            return made(**arguments)
+            return made(**nested(arguments))
     except (KinemaError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         guess = ", ".join(f"{key}={value}" for key, value in guessed.items())
         remedy = f" The file cannot tell {guess}, which are the published values; say others." if guess else ""
@@ -340,11 +367,18 @@ def _build(made: type[nn.Module], arguments: dict[str, Any], guessed: Mapping[st
 
 
 def _facts(rest: Mapping[str, Any]) -> dict[str, Any]:
-    """The plain values among a file's other entries; optimiser states would keep twice the weights in memory."""
+    """The plain values among a file's other entries; optimiser states would keep twice the weights in memory.
+
+    mmcv keeps its facts one and two levels deeper, in `meta` and its `hook_msgs`; they come out under their own names.
+    """
+    meta = rest.get("meta")
+    meta = meta if isinstance(meta, Mapping) else {}
+    hooks = meta.get("hook_msgs")
     plain = {}
-    for key, value in rest.items():
+    for key, value in {**(hooks if isinstance(hooks, Mapping) else {}), **meta, **rest}.items():
         value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
-        if isinstance(value, (bool, int, float, str)):
+        numbers = isinstance(value, list) and value and all(isinstance(one, (int, float)) for one in value)
+        if isinstance(value, (bool, int, float, str)) or numbers:
             plain[key] = value
     return plain
 
@@ -358,7 +392,7 @@ def _provenance(found: Weights, family: str, arguments: dict[str, Any], guessed:
         part=found.part,
         kind=found.kind,
         family=family,
-        arguments=dict(arguments),
+        arguments=nested(arguments),
         guessed=guessed,
         preprocess=found.preprocess,
         spec=DataSpec.from_dict(record["spec"]) if record.get("spec") else None,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kinema.checkpoints.arguments import flat, inner_families
 from kinema.checkpoints.envelopes import Weights, read_weights
 from kinema.checkpoints.load import (
     TRAINING_ONLY,
@@ -37,14 +38,14 @@ def check_fits(model: nn.Module, path: str | os.PathLike[str], *, dataset: str |
         CheckpointError: saying which override makes file and model fit.
     """
     found = read_weights(path, weights="live")
-    arguments = arguments_of(model)
+    arguments = flat(arguments_of(model))
     family = str(type(model).registered_name)  # type: ignore[attr-defined]  # arguments_of checked it
     apart = difference(model, found.shapes)
     if apart or found.record is not None:
         owner, stated = identify(found)
         if owner != family:
             raise CheckpointError(f"{found.path} holds a {owner} but a {family} was built. Use model={owner}.")
-        _compare_arguments(found, stated, arguments, dataset)
+        _compare_arguments(found, flat(stated), arguments, dataset)
     if apart:
         raise CheckpointError(f"{found.path} does not fit {family}:\n{apart}")
 
@@ -59,9 +60,15 @@ def _compare_arguments(
     apart = {
         key: value
         for key, value in stated.items()
-        if key in arguments and arguments[key] != value and key not in TRAINING_ONLY
+        if key in arguments and arguments[key] != value and key.rpartition(".")[2] not in TRAINING_ONLY
     }
-    joints = next((key for key in _JOINTS if key in apart), None)
+    for head, cls in inner_families(stated).items():
+        if head in apart:
+            raise CheckpointError(
+                f"checkpoint {found.path} was trained with {head}={stated[head]} but the model is built with "
+                f"{head}={arguments[head]}. Use model@model.{head}=<a size of {cls.registered_name}>."  # type: ignore[attr-defined]
+            )
+    joints = next((key for key in apart if key.rpartition(".")[2] in _JOINTS), None)
     if joints:
         trained = ((found.record or {}).get("config") or {}).get("dataset") or {}
         remedy = f"dataset={trained['name']}" if trained.get("name") else f"a dataset with {apart[joints]} joints"

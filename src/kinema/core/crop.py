@@ -10,17 +10,31 @@ from kinema.core.skeleton import Skeleton
 _FEWEST_POINTS = 4
 
 
-def crop_scale(motion: Tensor, ratio: float | Tensor = 1.0, *, batch_axes: int = 0) -> Tensor:
-    """Move and scale a 2D motion so that the box around it, over the whole clip, becomes [-1, 1].
+def crop_scale(
+    motion: Tensor,
+    ratio: float | Tensor = 1.0,
+    *,
+    batch_axes: int = 0,
+    valid: Tensor | None = None,
+    depth: bool = False,
+) -> Tensor:
+    """Move and scale a motion so that the box around its x, y, over the whole clip, becomes [-1, 1].
 
-    Only points with confidence other than 0 count for the box. Fewer than four of them, or a box without extent, give
-    zeros. Afterwards every channel is clipped to [-1, 1], confidence included (published behaviour).
+    Fewer than four points that count, or a box without extent, give zeros. Afterwards every channel is clipped to
+    [-1, 1], the third one included (published behaviour).
+
+    Which points count: in the published form those with a third channel other than 0, which stands for a confidence.
+    Of 3D data that form loses every point at depth 0, moves the zeros of absent persons into the box, and clips depths
+    of another scale than x and y; there pass `valid` and `depth=True`.
 
     Args:
-        motion: (..., J, 3): x, y, confidence, any unit.
+        motion: (..., J, 3): x, y, confidence or x, y, z, any unit.
         ratio: size of the new box relative to the person, a number or a tensor over the batch axes; above 1 shrinks
             the person, below 1 enlarges it and clamps what leaves the frame.
         batch_axes: leading axes with a box of their own; the others (persons, frames) share one.
+        valid: bool, broadcasts with (..., J): points that count; the others become 0 in all channels. None = the
+            published form.
+        depth: the third channel is scaled like x and y, neither moved nor clipped.
 
     Returns:
         Same shape, a copy.
@@ -28,8 +42,8 @@ def crop_scale(motion: Tensor, ratio: float | Tensor = 1.0, *, batch_axes: int =
     Source: MotionBERT, lib/utils/utils_data.py (crop_scale).
     """
     shared = tuple(range(batch_axes, motion.ndim - 1))
-    points, confidence = motion[..., :2], motion[..., 2:]
-    seen = confidence != 0
+    points, third = motion[..., :2], motion[..., 2:]
+    seen = third != 0 if valid is None else valid.expand(motion.shape[:-1])[..., None]
     low = torch.where(seen, points, torch.inf).amin(shared, keepdim=True)
     high = torch.where(seen, points, -torch.inf).amax(shared, keepdim=True)
     side = (high - low).amax(-1, keepdim=True) * _over_points(ratio, motion)
@@ -37,8 +51,9 @@ def crop_scale(motion: Tensor, ratio: float | Tensor = 1.0, *, batch_axes: int =
     # A box that nobody uses must not bring infinities into the arithmetic.
     side = torch.where(usable, side, 1)
     corner = torch.where(usable, (low + high - side) / 2, 0)
-    boxed = ((points - corner) / side - 0.5) * 2
-    return torch.where(usable, torch.cat([boxed, confidence], dim=-1), 0).clip(-1, 1)
+    boxed = (((points - corner) / side - 0.5) * 2).clip(-1, 1)
+    third = third / side * 2 if depth else third.clip(-1, 1)
+    return torch.where(usable if valid is None else usable & seen, torch.cat([boxed, third], dim=-1), 0)
 
 
 def crop_scale_3d(motion: Tensor, skeleton: Skeleton, ratio: float | Tensor = 1.0, *, batch_axes: int = 0) -> Tensor:

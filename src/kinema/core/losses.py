@@ -284,41 +284,49 @@ def supcon(
     features: Tensor,
     labels: Tensor | None = None,
     *,
+    mask: Tensor | None = None,
     temperature: float = 0.07,
     base_temperature: float = 0.07,
     anchors: str = "all",
+    published: bool = False,
 ) -> Tensor:
     """Supervised contrastive loss; without labels its self-supervised form (SimCLR).
 
     For each anchor, -(temperature / base_temperature) times the mean over its positives p of
-    S_ip - log sum_{k != i} exp S_ik, with S = F F^T / temperature; mean over anchors. An anchor without positives is
-    left out (the published form gives NaN for the whole batch).
+    S_ip - log sum_{k != i} exp S_ik, with S = F F^T / temperature; mean over the anchors that have positives.
 
     Args:
         features: (B, V, D) of unit length, V views of each sample.
         labels: (B,) classes; None makes the other views of a sample its only positives.
+        mask: (B, B) in place of labels: 1 where the column's sample is a positive of the row's, or a weight.
         temperature: of the softmax.
         base_temperature: scale of the loss.
         anchors: "all" views, or "one" for the first view of each sample only.
+        published: count anchors without positives too, as the published program does: one of them makes the loss NaN.
 
     Source: Khosla et al. 2020, equation 2; MotionBERT, lib/model/loss_supcon.py.
     """
     if anchors not in ("all", "one"):
         raise ValueError(f"anchors={anchors!r} is unknown. Use 'all' or 'one'.")
+    if labels is not None and mask is not None:
+        raise ValueError("supcon takes labels or a mask, not both. Leave one out.")
     samples, views, _ = features.shape
     contrast = features.transpose(0, 1).flatten(0, 1)  # (V*B, D): view by view
     count = len(contrast) if anchors == "all" else samples
     logits = contrast[:count] @ contrast.mT / temperature
-    if labels is None:
-        labels = torch.arange(samples, device=features.device)
-    labels = labels.repeat(views)
+    if mask is None:
+        labels = torch.arange(samples, device=features.device) if labels is None else labels
+        mask = labels[:, None] == labels[None, :]
     itself = torch.eye(count, len(contrast), dtype=torch.bool, device=features.device)
-    positive = (labels[:count, None] == labels[None, :]) & ~itself
+    positive = mask.to(features).repeat(views, views)[:count].masked_fill(itself, 0)
     # The smallest number instead of -inf: a batch of one sample has no other k, and must not give NaN gradients.
     others = logits.masked_fill(itself, torch.finfo(logits.dtype).min)
     log_probability = logits - others.logsumexp(dim=1, keepdim=True)
     number = positive.sum(1)
-    mean_positive = torch.where(positive, log_probability, 0).sum(1) / number.clamp_min(1)
+    total = torch.where(positive > 0, positive * log_probability, 0).sum(1)
+    if published:
+        return -(temperature / base_temperature) * (total / number).mean()
+    mean_positive = total / torch.where(number > 0, number, 1)
     return -(temperature / base_temperature) * mean_positive.sum() / (number > 0).sum().clamp_min(1)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -40,10 +42,26 @@ def resample_random(frames: int, count: int, draws: np.ndarray) -> np.ndarray:
 
     Source: MotionBERT, lib/utils/utils_data.py (resample).
     """
-    step = frames / count
+    return resample_spread(np.asarray(frames), count, draws)
+
+
+def resample_spread(lengths: np.ndarray, count: int, draws: np.ndarray) -> np.ndarray:
+    """`resample_random` for many videos at once.
+
+    Args:
+        lengths: (B,) lengths of the videos, each at least 1.
+        count: wanted frames.
+        draws: (B, count) uniforms in [0, 1).
+
+    Returns:
+        (B, count) int64, not decreasing in a row.
+    """
+    lengths = lengths[..., None]
+    step = lengths / count
     even = np.arange(count) * step
-    chosen = np.where(draws < 0.5, np.ceil(even), np.floor(even)) if frames < count else even + draws * step
-    return np.floor(np.clip(np.sort(chosen, axis=-1), 0, frames - 1)).astype(np.int64)
+    chosen = np.where(lengths < count, np.where(draws < 0.5, np.ceil(even), np.floor(even)), even + draws * step)
+    # Coins may put a frame behind the next one.
+    return np.floor(np.clip(np.sort(chosen, axis=-1), 0, lengths - 1)).astype(np.int64)
 
 
 def resample_legacy(frames: int, count: int, random: np.random.RandomState) -> np.ndarray:
@@ -61,6 +79,76 @@ def replay_legacy(frames: int, count: int, random: np.random.RandomState) -> np.
     if frames > count:
         return random.randint(frames - count) + np.arange(count)
     return np.arange(count) % frames
+
+
+def uniform_draws(count: int) -> int:
+    """How many uniforms `uniform_indices` takes for a video."""
+    return count + 1
+
+
+def uniform_indices(lengths: np.ndarray, count: int, draws: np.ndarray) -> np.ndarray:
+    """Frame numbers of uniform sampling in training: one random frame of each of `count` equal parts of a video.
+
+    A video of one to two times `count` frames gives a random choice of its frames without more than one left out in a
+    place; a shorter one is played again and again from a random frame on.
+
+    Args:
+        lengths: (B,) lengths of the videos, each at least 1.
+        count: wanted frames.
+        draws: (B, `uniform_draws(count)`) uniforms in [0, 1). Long videos use the first `count`, one for each part;
+            those between leave a frame out at the places of their smallest draws; short ones start by the first.
+
+    Returns:
+        (B, count) int64 in [0, length).
+
+    Source: pyskl, datasets/pipelines/sampling.py (UniformSampleFrames), with draws of our own.
+    """
+    lengths = lengths.astype(np.int64)[:, None]
+    places = np.arange(count)
+    again = (np.floor(draws[:, :1] * lengths).astype(np.int64) + places) % lengths
+    order = np.argsort(np.argsort(draws, axis=1, kind="stable"), axis=1, kind="stable")
+    skipped = places + np.cumsum(order < lengths - count, axis=1)[:, :count]
+    first, after = places * lengths // count, (places + 1) * lengths // count
+    # A draw next to 1 must not round up into the next part.
+    within = np.minimum(np.floor(draws[:, :count] * (after - first)).astype(np.int64), after - first - 1)
+    parts = first + within
+    return np.where(lengths < count, again, np.where(lengths < 2 * count, skipped, parts))
+
+
+def uniform_test_indices(length: int, count: int, clips: int, seed: int = 255) -> np.ndarray:
+    """Frame numbers of uniform sampling in tests: the same for every video of a length.
+
+    Short videos start at evenly spread frames; the others are drawn as in `uniform_indices`, with numpy's legacy
+    generator in the published order.
+
+    Args:
+        length: frames of the video, at least 1.
+        count: frames of a clip.
+        clips: wanted clips.
+        seed: of the generator, started anew for each video.
+
+    Returns:
+        (clips, count) int64 in [0, length).
+
+    Source: pyskl, datasets/pipelines/sampling.py (UniformSampleFrames, test mode).
+    """
+    random = np.random.RandomState(seed)
+    number, places = np.arange(clips), np.arange(count)
+    if length < count:
+        start = number if length < clips else number * length // clips
+        return (start[:, None] + places) % length
+    edges = np.arange(count + 1) * length // count
+    found = np.empty((clips, count), np.int64)
+    for row in found:  # the generator's order; tests have ten clips at most
+        # published behaviour: a number is drawn for a crop in time that is never made.
+        random.random_sample()
+        if length < 2 * count:
+            skipped = np.zeros(count + 1, np.int64)
+            skipped[random.choice(count + 1, length - count, replace=False)] = 1
+            row[:] = places + np.cumsum(skipped)[:-1]
+        else:
+            row[:] = edges[:-1] + random.randint(np.diff(edges))
+    return found
 
 
 def split_clips(ids: np.ndarray, count: int, stride: int, random: np.random.RandomState) -> np.ndarray:
@@ -133,11 +221,16 @@ def repair_identities(tracks: np.ndarray) -> np.ndarray:
 
     Source: MotionBERT, lib/data/dataset_action.py (human_tracking).
     """
+    return np.where(switched_identities(tracks)[None, :, None, None], tracks[::-1], tracks)
+
+
+def switched_identities(tracks: np.ndarray) -> np.ndarray:
+    """Frames in which `repair_identities` exchanges two tracks (2, T, J, D); (T,) bool."""
     first, second = tracks
     stay = np.abs(first[1:] - first[:-1]).sum((-2, -1))
     switch = np.abs(first[1:] - second[:-1]).sum((-2, -1))
-    odd = np.concatenate([[0], np.cumsum(stay > switch)]) % 2 == 1
-    return np.where(odd[None, :, None, None], tracks[::-1], tracks)
+    odd: np.ndarray = np.concatenate([[0], np.cumsum(stay > switch)]) % 2 == 1
+    return odd
 
 
 def drift_ranges(unit: Tensor, angle: float = 10.0, scale: float = 0.1, shift: float = 0.1) -> Tensor:
@@ -165,18 +258,15 @@ def drift(motion: Tensor, draws: Tensor) -> Tensor:
 
     Args:
         motion: (..., T, J, C), channels x, y and anything else, which stays.
-        draws: (4, 2) or one per leading entry of `motion` (B, 4, 2): angle in degrees, scale, x shift and y shift in
-            the first and in the last frame.
+        draws: (4, K) or one per leading entry of `motion` (B, 4, K), K at least 2: angle in degrees, scale, x shift
+            and y shift at the ends of K - 1 equally long parts of the motion.
 
     Returns:
         (..., T, J, C), a copy.
 
-    Source: MotionBERT, lib/data/dataset_action.py (random_move).
+    Source: MotionBERT, lib/data/dataset_action.py (random_move, with move_time = K - 1).
     """
-    frames = motion.shape[-3]
-    time = torch.linspace(0, 1, frames, dtype=motion.dtype, device=motion.device)
-    draws = draws.to(motion.dtype)
-    path = draws[..., :1] + (draws[..., 1:] - draws[..., :1]) * time  # (..., 4, T)
+    path = _over_parts(draws.to(motion.dtype), motion.shape[-3])  # (..., 4, T)
     # One set of draws serves all persons of a sample: axes between its own and the frames are broadcast.
     path = path.reshape(*path.shape[:-2], *(1,) * (motion.ndim - 1 - path.ndim), *path.shape[-2:])
     angle, scale, shift_x, shift_y = (path[..., i, :, None] for i in range(4))  # (..., T, 1)
@@ -184,3 +274,25 @@ def drift(motion: Tensor, draws: Tensor) -> Tensor:
     x, y = motion[..., 0], motion[..., 1]
     moved = torch.stack([cosine * x - sine * y + shift_x, sine * x + cosine * y + shift_y], dim=-1)
     return torch.cat([moved, motion[..., 2:]], dim=-1)
+
+
+def _over_parts(values: Tensor, frames: int) -> Tensor:
+    """Values at the ends of equally long parts of a motion (..., K), for every frame (..., frames)."""
+    part, share = _parts(frames, values.shape[-1] - 1, values.device, values.dtype)
+    return values[..., part] + (values[..., part + 1] - values[..., part]) * share
+
+
+@lru_cache
+def _parts(frames: int, parts: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Part that each frame lies in, and how far: 0 in its first frame, 1 in its last.
+
+    So the last frame of a part and the first one of the next have the same value.
+    """
+    # Halves are rounded to even.
+    nodes = np.round(np.arange(parts + 1) * (frames / parts)).astype(np.int64)
+    time = np.arange(frames)
+    part = np.searchsorted(nodes, time, side="right") - 1
+    share = (time - nodes[part]) / np.maximum(nodes[part + 1] - nodes[part] - 1, 1)
+    # A tensor born in inference mode could not be saved for a later backward pass.
+    with torch.inference_mode(False):
+        return torch.from_numpy(part).to(device), torch.from_numpy(share).to(dtype).to(device)

@@ -187,6 +187,13 @@ _H36M17_TABLES: dict[str, Any] = {
         "left_arm": (11, 12, 13),
         "right_arm": (14, 15, 16),
     },
+    # Pairs (child, parent) of the bone stream: ours, the graph's edges (core/graphs.py); the thorax has none.
+    "bone_stream": (
+        (7, 8), (0, 7), (1, 0), (2, 1), (3, 2), (4, 0), (5, 4), (6, 5),
+        (9, 8), (10, 9), (11, 8), (12, 11), (13, 12), (14, 8), (15, 14), (16, 15),
+    ),
+    # First frame's centre, spine (lower, upper) and shoulders (turned to z and x) of clip_preprocess "pyskl_3d": ours.
+    "prenormalise": {"centre": 7, "spine": (0, 8), "shoulders": (14, 11)},
     # Weights of joints in losses (MotionAGFormer and PoseMamba, loss/pose3d.py): outer joints count more.
     "joint_weights": (1, 1, 2.5, 2.5, 1, 2.5, 2.5, 1, 1, 1, 1.5, 1.5, 4, 4, 1.5, 4, 4),
 }  # fmt: skip
@@ -288,7 +295,42 @@ _SKELETONS = (
                 "right_arm": (6, 8, 10),
                 "left_leg": (11, 13, 15),
                 "right_leg": (12, 14, 16),
-            }
+            },
+            # pyskl, JointToBone (coco): the hips hang on the nose here.
+            "bone_stream": (
+                (1, 0), (2, 0), (3, 1), (4, 2), (5, 0), (6, 0), (7, 5), (8, 6),
+                (9, 7), (10, 8), (11, 0), (12, 0), (13, 11), (14, 12), (15, 13), (16, 14),
+            ),
+        },
+    ),
+    # NTU RGB+D, the 25 joints of Kinect v2; the tree is Kinect's, rooted at the base of the spine.
+    Skeleton(
+        name="ntu25",
+        joints=(
+            "spine_base", "spine_middle", "neck", "head", "left_shoulder", "left_elbow", "left_wrist", "left_hand",
+            "right_shoulder", "right_elbow", "right_wrist", "right_hand", "left_hip", "left_knee", "left_ankle",
+            "left_foot", "right_hip", "right_knee", "right_ankle", "right_foot", "spine_shoulder", "left_hand_tip",
+            "left_thumb", "right_hand_tip", "right_thumb",
+        ),
+        parents=(-1, 0, 20, 2, 20, 4, 5, 6, 20, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18, 1, 7, 7, 11, 11),
+        left=(4, 5, 6, 7, 12, 13, 14, 15, 21, 22),
+        right=(8, 9, 10, 11, 16, 17, 18, 19, 23, 24),
+        tables={
+            "parts": {
+                "torso": (0, 1, 2, 3, 20),
+                "left_arm": (4, 5, 6, 7, 21, 22),
+                "right_arm": (8, 9, 10, 11, 23, 24),
+                "left_leg": (12, 13, 14, 15),
+                "right_leg": (16, 17, 18, 19),
+            },
+            # pyskl, JointToBone (nturgb+d): tips of hands hang on thumbs here.
+            "bone_stream": (
+                (0, 1), (1, 20), (2, 20), (3, 2), (4, 20), (5, 4), (6, 5), (7, 6), (8, 20), (9, 8), (10, 9), (11, 10),
+                (12, 0), (13, 12), (14, 13), (15, 14), (16, 0), (17, 16), (18, 17), (19, 18), (21, 22), (22, 7),
+                (23, 24), (24, 11),
+            ),
+            # pyskl, PreNormalize3D.
+            "prenormalise": {"centre": 1, "spine": (0, 1), "shoulders": (8, 4)},
         },
     ),
     # PoseTrack18; the tree is ours, rooted at the bottom of the head.
@@ -317,6 +359,56 @@ _SKELETONS = (
         left=(1, 3, 5, 7, 9, 11, 13, 15, 20, 22, 24),
         right=(2, 4, 6, 8, 10, 12, 14, 16, 21, 23, 25),
         root=19,
+    ),
+    # MMN, MA-52: Halpe-26 with six points of the face and of each hand. The tree is ours, rooted at the hip; which side
+    # of the face a point is on is not published, so the face has no pairs.
+    Skeleton(
+        name="mmn44",
+        joints=(
+            "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+            "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+            "right_ankle", "head", "neck", "hip", "left_big_toe", "right_big_toe", "left_small_toe", "right_small_toe",
+            "left_heel", "right_heel", *(f"face_{i}" for i in range(1, 7)),
+            *(f"right_hand_{i}" for i in range(1, 7)), *(f"left_hand_{i}" for i in range(1, 7)),
+        ),
+        parents=(
+            17, 0, 0, 1, 2, 18, 18, 5, 6, 7, 8, 19, 19, 11, 12, 13, 14, 18, 19, -1, 15, 16, 15, 16, 15, 16,
+            *[0] * 6, *[10] * 6, *[9] * 6,
+        ),
+        left=(1, 3, 5, 7, 9, 11, 13, 15, 20, 22, 24, *range(38, 44)),
+        right=(2, 4, 6, 8, 10, 12, 14, 16, 21, 23, 25, *range(32, 38)),
+        root=19,
+        tables={
+            "parts": {
+                "torso": (0, 1, 2, 3, 4, 17, 18, 19, *range(26, 32)),
+                "left_arm": (5, 7, 9, *range(38, 44)),
+                "right_arm": (6, 8, 10, *range(32, 38)),
+                "left_leg": (11, 13, 15, 20, 22, 24),
+                "right_leg": (12, 14, 16, 21, 23, 25),
+            }
+        },
+    ),
+    # PCAN, MA-52: the 18 points of OpenPose's COCO model and five of each hand; the tree is PCAN's, rooted at the neck.
+    Skeleton(
+        name="openpose28",
+        joints=(
+            "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+            "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye",
+            "right_ear", "left_ear", *(f"left_hand_{i}" for i in range(1, 6)), *(f"right_hand_{i}" for i in range(1, 6)),
+        ),
+        parents=(1, -1, 1, 2, 3, 1, 5, 6, 2, 8, 9, 5, 11, 12, 0, 0, 14, 15, *[7] * 5, *[4] * 5),
+        left=(5, 6, 7, 11, 12, 13, 15, 17, *range(18, 23)),
+        right=(2, 3, 4, 8, 9, 10, 14, 16, *range(23, 28)),
+        root=1,
+        tables={
+            "parts": {
+                "head": (0, 1, 14, 15, 16, 17),
+                "left_arm": (5, 6, 7, *range(18, 23)),
+                "right_arm": (2, 3, 4, *range(23, 28)),
+                "left_leg": (11, 12, 13),
+                "right_leg": (8, 9, 10),
+            }
+        },
     ),
     # OpenPose BODY_25; the tree is that of its part affinity fields.
     Skeleton(

@@ -24,12 +24,13 @@ class Signature:
         joints: joints of the input.
         joints_out: joints of the output.
         frames: length T of the input the model is built for.
-        frames_rule: "exact" = only T frames, "max" = up to T, "any" = any length from T on.
+        frames_rule: "exact" = only T frames, "max" = up to T, "any" = any length that covers
+            the context.
         context: input frames used up before and after the output; (0, 0) = one output per input frame.
         persons: persons per sample for action models, else None.
         trajectory: whether the root's slot of the output carries the global trajectory.
         classes: number of classes for logits.
-        feature_dim: channels R of `features`, None where the model has no such ability.
+        feature_dim: channels R of `features`, None where the model has no such ability; the length of an embedding.
     """
 
     output: Output

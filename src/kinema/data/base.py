@@ -211,7 +211,7 @@ class BaseDataModule(pl.LightningDataModule):
         if training and self._order is not None:
             epoch = self._order.epoch
             self._order.settle()
-        draws = Draws(self.seed, epoch, batch["draw"], batch["draw"][:1] // self.batch_size)
+        draws = Draws(self.seed, epoch, batch["draw"], batch["draw"][:1] // self.batch_size, training=training)
         for function in [*(self._augment if training else ()), *self._transforms]:
             batch = function(batch, draws)
         return batch

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kinema.data import anatomy, checks
+from kinema.data import anatomy, checks, doctor_action
 from kinema.data.anatomy import Sample
 from kinema.data.cuts import lost_video
 from kinema.data.findings import Finding, first, from_error, where
@@ -21,13 +21,15 @@ from kinema.data.sequences import Sequences
 from kinema.errors import ConfigError, DataError, KinemaError
 
 if TYPE_CHECKING:
+    from kinema.data.action import ActionDataModule
+    from kinema.data.base import BaseDataModule
     from kinema.data.datamodule import MotionDataModule
 
 # Two descriptions of one motion differ by less, relative to the usual distance of a joint from the root.
 SAME_MOTION = 1e-4
 
 
-def examine(data: MotionDataModule) -> list[Finding]:
+def examine(data: MotionDataModule | ActionDataModule) -> list[Finding]:
     """Examine the data set of a DataModule.
 
     Args:
@@ -36,6 +38,10 @@ def examine(data: MotionDataModule) -> list[Finding]:
     Returns:
         Findings in the order of the checks. Where files cannot be read at all, only what was found until then.
     """
+    from kinema.data.action import ActionDataModule  # with Lightning, which whoever made `data` has loaded
+
+    if isinstance(data, ActionDataModule):
+        return _examine_clips(data)
     findings: list[Finding] = []
     try:
         findings += _files(data)
@@ -64,18 +70,33 @@ def examine(data: MotionDataModule) -> list[Finding]:
     return findings
 
 
+def _examine_clips(data: ActionDataModule) -> list[Finding]:
+    """The same for clips with a class each."""
+    findings: list[Finding] = []
+    try:
+        found = data.source.files()
+        findings.append(Finding("ok", "files", f"{len(found)} files in {data.source.root}, {_size(found)}"))
+        findings += doctor_action.notes(data)
+        sequences = _read(data, findings, "clips")
+    except KinemaError as error:
+        return [*findings, from_error("files", error)]
+    findings += doctor_action.examine(sequences, data)
+    findings += _cache(data)
+    return findings
+
+
 def _size(files: Iterable[Path]) -> str:
     return f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB"
 
 
-def _files(data: MotionDataModule) -> Iterator[Finding]:
+def _files(data: BaseDataModule) -> Iterator[Finding]:
     found = data.source.files()
     if found:
         names = first([file.name for file in found], 6)
         yield Finding("ok", "files", f"{names} in {found[0].parent}, {_size(found)}")
 
 
-def _read(data: MotionDataModule, findings: list[Finding]) -> Sequences:
+def _read(data: BaseDataModule, findings: list[Finding], check: str = "lengths and pairs") -> Sequences:
     """Read the raw files, collecting the faults that the reader can step over."""
     read: Callable[..., Sequences] = data.source.module.read
     stepped: list[DataError] = []
@@ -83,9 +104,9 @@ def _read(data: MotionDataModule, findings: list[Finding]) -> Sequences:
     try:
         return read(data.source.root, **extra, **data.source.options)
     finally:
-        findings += [from_error("lengths and pairs", error) for error in stepped[:20]]
+        findings += [from_error(check, error) for error in stepped[:20]]
         if len(stepped) > 20:
-            findings.append(Finding("fault", "lengths and pairs", f"{len(stepped) - 20} more of this kind"))
+            findings.append(Finding("fault", check, f"{len(stepped) - 20} more of this kind"))
 
 
 def _contents(sequences: Sequences) -> Iterator[Finding]:
@@ -244,7 +265,7 @@ def _clips(sequences: Sequences, data: MotionDataModule) -> Iterator[Finding]:
             yield Finding("ok", "clips", f"{stage}: every video has a clip of {frames} frames")
 
 
-def _cache(data: MotionDataModule) -> Iterator[Finding]:
+def _cache(data: BaseDataModule) -> Iterator[Finding]:
     folder = data.source.cache_dir
     if folder is None:
         return

@@ -20,10 +20,12 @@ class Draws:
         seed, epoch: of the run.
         draw: (B,) positions in the epoch's order.
         step: (1,) number of the batch in its epoch, for what a paper draws once per batch.
+        training: whether the batch is trained on, for what a paper draws from other ranges in a test.
     """
 
-    def __init__(self, seed: int, epoch: int, draw: Tensor, step: Tensor) -> None:
+    def __init__(self, seed: int, epoch: int, draw: Tensor, step: Tensor, *, training: bool = False) -> None:
         self.seed, self.epoch, self.draw, self.step = seed, epoch, draw, step
+        self.training = training
 
     def uniform(self, name: str, shape: Sequence[int] = ()) -> Tensor:
         """(B, *shape) float32 in [0, 1)."""

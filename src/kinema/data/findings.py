@@ -66,5 +66,10 @@ def first(names: list[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
+def count(number: int, thing: str) -> str:
+    """A number of things: 1 clip, 2 clips."""
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
 def where(sequences: Sequences, rows: np.ndarray) -> str:
     return first([sequences.label(int(row)) for row in rows])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from kinema.data import class_orders
 from kinema.errors import ConfigError
 
 # From the epoch's number to the rows it visits.
@@ -24,9 +26,7 @@ def seeded(num_rows: int, seed: int) -> Rows:
     """Every row once, shuffled as a function of (seed, epoch) alone."""
 
     def rows(epoch: int) -> np.ndarray:
-        # Sorting raw Philox numbers: the algorithm fixes them, numpy's own shuffling may change with its version.
-        bits = np.random.Philox(key=np.array([seed & (2**64 - 1), epoch], dtype=np.uint64)).random_raw(num_rows)
-        return np.argsort(bits, kind="stable")
+        return np.argsort(class_orders.random_bits(seed, epoch)(num_rows), kind="stable")
 
     return rows
 
@@ -184,14 +184,35 @@ def make(
     legacy_seed: int = LEGACY_SEED,
     rank: int = 0,
     world_size: int = 1,
+    labels: np.ndarray | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Order:
     """Training order by the name used in yaml; "legacy" has a seed of its own.
 
+    Args:
+        name: in `ORDERS`, or in `class_orders.CLASS_ORDERS`; the latter need `labels`.
+        num_rows: rows of the windows.
+        batch_size: of the global batch.
+        seed: of the run.
+        legacy_seed: of "legacy".
+        rank, world_size: this process among all.
+        labels: (num_rows,) class of each row, for orders that go by classes.
+        options: further arguments of such an order, `dataset.order_options`.
+
     Raises:
-        ConfigError: for an unknown name.
+        ConfigError: for an unknown name or option, or where classes are needed and not known.
     """
+    if name in class_orders.CLASS_ORDERS:
+        rows, visited = class_orders.build(name, labels, batch_size, seed=seed, options=options)
+        return Order(rows, visited, batch_size, rank=rank, world_size=world_size)
     if name not in ORDERS:
-        raise ConfigError(f"No order is called {name!r}. Use dataset.order=seeded; known: {', '.join(ORDERS)}.")
+        known = ", ".join([*ORDERS, *class_orders.CLASS_ORDERS])
+        raise ConfigError(f"No order is called {name!r}. Use dataset.order=seeded; known: {known}.")
+    if options:
+        raise ConfigError(
+            f"dataset.order={name} takes no options, dataset.order_options has {', '.join(sorted(options))}. "
+            f"Use dataset.order_options={{}}."
+        )
     chosen = legacy_seed if name == "legacy" else seed
     return Order(ORDERS[name](num_rows, chosen), num_rows, batch_size, rank=rank, world_size=world_size)
 

@@ -340,11 +340,16 @@ def cache_key(name: str, files: Sequence[Path], cache_dir: str | Path, **parts: 
 
     Args:
         name: readable beginning of the key.
-        files: raw files; their names and contents count, not where they lie.
+        files: raw files; their contents count and their names below the folder that holds them all, not where it lies.
         cache_dir: where the hashes of files seen before are remembered.
         parts: plain values: reader, version, options, preprocess.
     """
-    contents = sorted((path.name, digest) for path, digest in zip(files, hash_files(files, cache_dir), strict=True))
+    # A clip may be told from another, or labelled, by its folder alone.
+    places = [path.absolute() for path in files]
+    drives = len({path.anchor for path in places}) > 1
+    top = "" if drives or not places else os.path.commonpath([path.parent for path in places])
+    names = [path.relative_to(top).as_posix() if top else path.as_posix() for path in places]
+    contents = sorted(zip(names, hash_files(files, cache_dir), strict=True))
     text = json.dumps([LAYOUT, contents, parts], sort_keys=True, default=str)
     return f"{name}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from kinema.core import detections
 from kinema.core.skeleton import Skeleton
 from kinema.data import reprojection
+from kinema.data.clip_transforms import CLIP_TRANSFORMS
 from kinema.data.draws import Batch, Draws, joint_order, needs
 from kinema.data.mirror import INTRINSICS_NEGATED, mirrored
 from kinema.errors import ConfigError
@@ -194,6 +195,7 @@ TRANSFORMS: dict[str, Callable[..., Batch]] = {
     "reproject": reprojection.reproject,
     "relative_input": relative_input,
     "pose": pose,
+    **CLIP_TRANSFORMS,
 }
 
 

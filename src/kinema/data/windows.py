@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kinema.core.motion import resample_indices, split_clips
-from kinema.data import mirror
+from kinema.data import clip_rules, mirror
+from kinema.data.clip_rules import CLIP_RULES, Chance
 from kinema.data.rules import RULES
 from kinema.data.sequences import Sequences
 from kinema.errors import ConfigError, DataError
@@ -35,17 +36,24 @@ class Windows(Dataset[dict[str, Tensor]]):
     """Rows of (sequence, start, span, view) over a store; indexed by picks, it gathers a whole batch at once.
 
     A row covers `targets` target frames from `start` on and before + targets + after input frames. Bit 0 of `view`
-    says that the row is mirrored.
+    says that the row is mirrored, the bits above it which test clip of a whole clip it is.
+
+    Rows of whole clips (`clips`) are gathered with all their persons, whose rows of the store are neighbours: the poses
+    are then (B, M, T, J, C), with zeros for persons that a clip does not have, and `persons` (B, M) says who is there.
 
     Args:
         sequences: the store.
         table: (W, 4) int32: sequence, first target frame inside it (may lie before 0), source frames covered, view.
         targets: target frames of a row; None = as many as its `span`, which must then agree within a batch.
         context: input frames before and after the targets.
-        rule: how positions are found, a name in `rules.RULES`.
+        rule: how positions are found, a name in `rules.RULES` or, for whole clips, in `clip_rules.CLIP_RULES`.
         keys: arrays, camera vectors and numeric columns of the table to gather beside what every batch holds;
             `pose3d_input` is `pose3d` at the input frames. None = the poses that the store has.
         given: (W, targets) int32 positions inside the sequence, for rule "given".
+        persons: persons M of a row; None = rows of one person, without that axis.
+        seed: of what a clip rule draws.
+        cut: shares of a clip between which a random stretch of it is shown; None = the whole clip.
+        frozen: whether a row draws once, and not anew in every epoch.
     """
 
     def __init__(
@@ -58,15 +66,22 @@ class Windows(Dataset[dict[str, Tensor]]):
         rule: str = "clamp",
         keys: tuple[str, ...] | None = None,
         given: np.ndarray | None = None,
+        persons: int | None = None,
+        seed: int = 0,
+        cut: tuple[float, float] | None = None,
+        frozen: bool = False,
     ) -> None:
-        if rule not in RULES:
-            raise ConfigError(f"No frame rule is called {rule!r}. Known: {', '.join(RULES)}.")
+        known = RULES if persons is None else CLIP_RULES
+        if rule not in known:
+            raise ConfigError(f"No frame rule is called {rule!r}. Known: {', '.join(known)}.")
         self.sequences = sequences
         self.table = np.asarray(table, dtype=np.int32)
         self.targets = targets
         self.context = (int(context[0]), int(context[1]))
         self.rule = rule
         self.given = given
+        self.persons, self.seed, self.cut, self.frozen = persons, seed, cut, frozen
+        self.views = 1 if persons is None else int(self.table[:, VIEW].max(initial=0) >> 1) + 1  # test clips per clip
         self.keys = tuple(name for name in ("pose2d", "pose3d") if name in sequences.arrays) if keys is None else keys
         self._files: dict[str, Path] = {}
         self._flat: dict[str, np.ndarray] = {}
@@ -198,11 +213,22 @@ class Windows(Dataset[dict[str, Tensor]]):
         table = _table(sequence, 0, sequences.table["length"][sequence], view)
         return cls(sequences, table, None, context=context, **options)
 
+    @classmethod
+    def clips(
+        cls, sequences: Sequences, frames: int, *, rule: str, persons: int, views: int = 1, **options: Any
+    ) -> Windows:
+        """One row per clip, or `views` neighbouring ones per clip at test time, with its persons; for actions."""
+        sequence = np.flatnonzero(sequences.table["person"] == 0)
+        table = _table(np.repeat(sequence, views), 0, 0, np.tile(np.arange(views) << 1, len(sequence)))
+        table[:, SPAN] = sequences.table["length"][table[:, SEQUENCE]]
+        return cls(sequences, table, frames, rule=rule, persons=persons, **options)
+
     def subset(self, rows: np.ndarray) -> Windows:
         """Return some rows, in the order given."""
         return Windows(
             self.sequences, self.table[rows], self.targets, context=self.context, rule=self.rule, keys=self.keys,
             given=None if self.given is None else self.given[rows],
+            persons=self.persons, seed=self.seed, cut=self.cut, frozen=self.frozen,
         )  # fmt: skip
 
     def evenly_spaced(self, count: int) -> Windows:
@@ -222,10 +248,13 @@ class Windows(Dataset[dict[str, Tensor]]):
         Returns:
             `pose2d` (B, T, J2, C), everything else of `keys` at the T' target frames ((B, T', ...) for arrays, (B, ...)
             for camera vectors and columns), and `valid` (B, T') or, where the store says it per joint, (B, T', J);
-            `flip` (B,), `frames` (B, T') rows of the store, `draw` (B,), `index` (B,).
+            `flip` (B,), `frames` (B, T') rows of the store, `draw` (B,), `index` (B,). Of whole clips poses are
+            (B, M, T', J, C), with `persons` (B, M) and `label` (B,) in place of `valid` and `flip`.
         """
         draw, index = picks[:, 1], picks[:, 2]
         rows = self.table[np.maximum(index.numpy(), 0)]
+        if self.persons is not None:
+            return self._clips(rows, picks)
         flip = (rows[:, VIEW] & 1).astype(bool)
         sequence = rows[:, SEQUENCE]
         targets, inside = self._frames(rows, index, context=(0, 0))
@@ -247,6 +276,44 @@ class Windows(Dataset[dict[str, Tensor]]):
             valid = stored & (valid if stored.ndim == 2 else valid[..., None])
         batch |= {"valid": valid, "flip": torch.from_numpy(flip), "frames": torch.from_numpy(targets)}
         return batch | {"draw": draw, "index": index}
+
+    def _clips(self, rows: np.ndarray, picks: Tensor) -> dict[str, Tensor]:
+        """A batch of whole clips: poses of all persons at the frames of the rule."""
+        assert self.persons is not None
+        table, first = self.sequences.table, rows[:, SEQUENCE]
+        frames = table["start"][first][:, None] + self._positions(rows, picks)
+        # Persons of a clip are neighbouring rows of equal length; behind the last of them another clip begins.
+        member = first[:, None] + np.arange(self.persons)
+        present = member < len(self.sequences)
+        member = np.where(present, member, first[:, None])
+        present &= table["person"][member] == np.arange(self.persons)
+        moved = table["start"][member] - table["start"][first][:, None]
+        flat = (frames[:, None] + np.where(present, moved, 0)[..., None]).reshape(-1, frames.shape[1])
+        nobody = np.zeros(len(flat), bool)
+        batch = {}
+        for key in self.keys:
+            if key in self.sequences.arrays:
+                poses = self._gather(key, flat, nobody).unflatten(0, (-1, self.persons))
+                if not present.all():
+                    poses[torch.from_numpy(~present)] = 0
+                batch[key] = poses
+            else:
+                batch[key] = torch.from_numpy(table[key][first])
+        return batch | {
+            "persons": torch.from_numpy(present), "label": torch.from_numpy(table["label"][first]),
+            "frames": torch.from_numpy(frames), "draw": picks[:, 1], "index": picks[:, 2],
+        }  # fmt: skip
+
+    def _positions(self, rows: np.ndarray, picks: Tensor) -> np.ndarray:
+        """Frames inside their clips, (B, T), by the clip rule."""
+        assert self.targets is not None
+        epoch, draw = (picks[:, 0], picks[:, 1]) if not self.frozen else clip_rules.once(picks[:, 1], picks[:, 2])
+        chance = Chance(self.seed, epoch, draw, rows[:, VIEW] >> 1, self.views)
+        length = rows[:, SPAN].astype(np.int64)
+        if self.cut is None:
+            return CLIP_RULES[self.rule](length, self.targets, chance)
+        start, kept = clip_rules.cut(length, self.cut, chance)
+        return start[:, None] + CLIP_RULES[self.rule](kept, self.targets, chance)
 
     def frames(self, picks: Tensor) -> Tensor:
         """Rows of the store that the targets of some picks stand in, (B, T') int64."""

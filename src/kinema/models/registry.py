@@ -9,11 +9,11 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
-from kinema.errors import CheckpointError
+from kinema.errors import CheckpointError, ConfigError
 
 Shapes = Mapping[str, tuple[int, ...]]
 _MODELS: dict[str, type[nn.Module]] = {}
@@ -68,6 +68,38 @@ def model_class(name: str) -> type[nn.Module]:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(known))}."
     raise CheckpointError(f"No model is registered as {name!r}. {hint}")
+
+
+def recognised(shapes: Shapes) -> dict[str, dict[str, Any]]:
+    """Families that answer for these names and shapes, with the constructor arguments that they read from them."""
+    answers = {}
+    for name, made in sorted(models().items()):
+        try:
+            arguments = made.recognise(shapes)  # type: ignore[attr-defined]  # registered classes have it
+        except (KeyError, ValueError, IndexError, ArithmeticError):
+            continue  # a known name with a shape that its family never has
+        if arguments is not None:
+            answers[name] = dict(arguments)
+    return answers
+
+
+def record(model: nn.Module) -> dict[str, Any]:
+    """What a model inside another one is built from, as plain values: {"model": registered name, "args": {...}}."""
+    name, arguments = getattr(type(model), "registered_name", None), getattr(model, "arguments", None)
+    if name is None or not isinstance(arguments, Mapping):
+        raise ConfigError(
+            f"{type(model).__name__} is no registered model that keeps its constructor values. "
+            "Decorate it with @register(name) and set self.arguments = {...} in its __init__."
+        )
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in arguments.items()}
+    return {"model": name, "args": plain}
+
+
+def from_record(made: Mapping[str, Any]) -> nn.Module:
+    """Build a model from its record; values that the record leaves open are the published ones."""
+    cls = model_class(str(made["model"]))
+    published = {key: value for key, value in getattr(cls, "unknowable", {}).items() if value is not ...}
+    return cls(**{**published, **made["args"]})
 
 
 def depth_of(shapes: Shapes, prefix: str) -> int:

@@ -54,15 +54,20 @@ def _check(signature: Signature, frames: int | None, batch: int, times: int) -> 
     if batch < 1 or times < 1:
         raise ConfigError(f"describe.batch_size={batch} and describe.runs={times} must be at least 1. Use 1 and 3.")
     fits = {"exact": frames == signature.frames, "max": frames is None or 1 <= frames <= signature.frames}
-    fits["any"] = frames is None or frames >= signature.frames
+    fits["any"] = frames is None or frames > sum(signature.context)
     if frames is not None and not fits[signature.frames_rule]:
         raise ConfigError(
             f"describe.frames={frames} does not suit a model for {signature.frames} frames "
-            f"({_RULES[signature.frames_rule]}). Use describe.frames={signature.frames}."
+            f"({_rule(signature)}). Use describe.frames={signature.frames}."
         )
 
 
 _RULES = {"exact": "exactly so many", "max": "up to so many", "any": "so many or more"}
+
+
+def _rule(signature: Signature) -> str:
+    free = signature.frames_rule == "any" and not sum(signature.context)
+    return "or any other number" if free else _RULES[signature.frames_rule]
 
 
 def _table(
@@ -82,7 +87,7 @@ def _table(
     table.add_row(
         "input",
         f"pose (B, {persons}T, {signature.joints}, {signature.in_channels}), "
-        f"T = {signature.frames} ({_RULES[signature.frames_rule]})",
+        f"T = {signature.frames} ({_rule(signature)})",
     )
     table.add_row("output", _output(signature))
     before, after = signature.context
@@ -102,7 +107,8 @@ def _table(
     table.add_row("multiply-accumulates", f"{_count(macs.total)} for {batch} x {frames} frames ({kinds})")
     if macs.visible is not None:
         table.add_row("  visible to profilers", f"{_count(macs.visible)}, of a mixer in_proj alone")
-    table.add_row("  per output frame", _count(macs.per_frame))
+    unit = "frame" if signature.output == "pose3d" else "clip"
+    table.add_row(f"  per {'output frame' if unit == 'frame' else unit}", _count(macs.per_frame))
     if macs.streaming is not None:
         table.add_row("  per frame of a long video", _count(macs.streaming))
     table.add_row("  counted", RULE if macs.visible is None else SCAN_RULE)
@@ -113,7 +119,8 @@ def _table(
     for kind, cost in costs.items():
         rate = batch * macs.frames_out / cost.seconds
         table.add_row(
-            f"{kind}, time", f"{_seconds(cost.seconds)}, {rate:,.0f} frames/s (median of {cost.runs}; {where})"
+            f"{kind}, time",
+            f"{_seconds(cost.seconds)}, {rate:,.{0 if rate >= 10 else 2}f} {unit}s/s (median of {cost.runs}; {where})",
         )
         table.add_row(f"{kind}, peak memory", f"{_bytes(cost.peak_bytes)} of tensors beside the weights")
     return table

@@ -13,7 +13,7 @@ from kinema.data import doctor
 from kinema.data.findings import Finding, faults, from_error, table
 from kinema.data.readers import detections
 from kinema.errors import DataError
-from kinema.modes.predict import conversion_of, reading_of
+from kinema.inference.lifter import conversion_of, reading_of
 
 
 def run(config: DictConfig) -> float | None:

@@ -7,9 +7,7 @@ import logging
 import os
 import sys
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,13 +18,11 @@ from torch import Tensor
 
 from kinema import runs
 from kinema.data.readers import detections
-from kinema.data.readers.detections.conversion import Conversion
 from kinema.data.sequences import Sequences
-from kinema.data.windows import Windows
 from kinema.errors import ConfigError
+from kinema.inference.lifter import Lifter, Source, conversion_of, reading_of, row_names
 from kinema.inference.live import lift_lines
-from kinema.inference.slide import Block, blocks, carries_state
-from kinema.inference.stream import CausalStream, Stopwatch
+from kinema.inference.stream import Stopwatch
 from kinema.inference.trajectory import Placed
 from kinema.modes.train import build
 
@@ -75,108 +71,6 @@ def run(config: DictConfig) -> None:
             log.info("%s", watch.sentence(lifter.stream().latency, data.spec.fps))
 
 
-@dataclass(frozen=True)
-class Source:
-    """Sequences, and what turns their stored points into network units (None = they are)."""
-
-    sequences: Sequences
-    convert: Callable[[np.ndarray], np.ndarray] | None = None
-
-    def batch(self, row: int, block: Block, number: int, context: tuple[int, int]) -> dict[str, Tensor]:
-        """Input of a block (1, before + frames + after, J, C); the ends of the sequence are repeated beyond it."""
-        first, end = block.first - block.before, block.end + block.after
-        table = np.array([[row, first, end - first, 0]])
-        windows = Windows(self.sequences, table, None, context=context, keys=("pose2d",))
-        # What a transform draws differs from block to block.
-        batch = windows[torch.tensor([[0, row + number * len(self.sequences), 0]])]
-        if self.convert is not None:
-            batch["pose2d"] = torch.from_numpy(self.convert(batch["pose2d"][0].numpy()))[None]
-        return batch
-
-
-@dataclass(frozen=True)
-class Lifter:
-    """A task on a device, with the options of the prediction."""
-
-    config: DictConfig
-    data: Any
-    task: Any
-    device: torch.device
-
-    def pose(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A gathered batch as the network takes it, on its device."""
-        return {key: value.to(self.device) for key, value in self.data.transform(batch).items()}
-
-    @property
-    def placed(self) -> bool:
-        """Whether root-relative poses are moved along the path that a nested trajectory network predicts."""
-        wanted = self.config.predict.trajectory
-        has = self.task.model.signature.trajectory if wanted is None else wanted
-        return bool(has) and self.task.target == "root_relative"
-
-    def stream(self) -> Any:
-        """A stream with the options of the run."""
-        path = {"trajectory": True} if self.placed else {}
-        return self.task.stream(look_ahead=self.config.predict.look_ahead, **path)
-
-    def blocks(self, source: Source, row: int) -> Iterator[np.ndarray]:
-        """Predictions (T, J, 3) of one sequence, block after block, equal to those of the whole."""
-        model, options = self.task.model, self.config.predict
-        length = int(source.sequences.table["length"][row])
-        clips = {"overlap": options.overlap, "join": options.join}
-        clips = clips if options.overlap or options.join != "first" else {}
-        path = {"trajectory": True} if self.placed else {}
-        carried = self.stream() if carries_state(model) and not clips else None
-        for number, block in enumerate(blocks(model, length, overlap=options.overlap, chunk=self.task.chunk)):
-            batch = self.pose(source.batch(row, block, number, model.signature.context))
-            if isinstance(carried, CausalStream):
-                out = carried.advance(batch["pose"])
-            else:
-                out = self.task.predict(batch, **clips, **path)
-            yield out[0, block.before : block.before + block.end - block.first].float().cpu().numpy()
-
-    def frames(self, source: Source, row: int, watch: Stopwatch) -> Iterator[np.ndarray]:
-        """Predictions (T, J, 3) of one sequence as a stream gives them, timed frame by frame."""
-        length = int(source.sequences.table["length"][row])
-        stream = self.stream()
-        for number, first in enumerate(range(0, length, _READ)):
-            block = Block(first, min(first + _READ, length))
-            ready = []
-            for frame in self.pose(source.batch(row, block, number, (0, 0)))["pose"][0]:
-                with watch.frame():
-                    out = stream.push(frame)
-                    if out is not None:
-                        ready.append(out.float().cpu().numpy())
-            if ready:
-                yield np.stack(ready)
-        rest = stream.flush().float().cpu().numpy()
-        if len(rest):
-            yield rest
-
-
-_READ = 256  # frames that a stream of a file reads at once
-
-
-def conversion_of(config: DictConfig, data: Any) -> Conversion:
-    """What the options say about the points, and what the network takes."""
-    options = config.predict
-    return Conversion(
-        options.layout,
-        data.spec.skeleton2d,
-        data.spec.preprocess,
-        options.width,
-        options.height,
-        rule=options.conversion,
-        unit=options.unit,
-    )
-
-
-def reading_of(config: DictConfig, data: Any) -> detections.Options:
-    """How a keypoint file is read."""
-    options = config.predict
-    return detections.Options(options.track, options.max_gap, options.check, data.spec.fps)
-
-
 def _source(config: DictConfig, data: Any) -> Source:
     """The sequences of `input=`, a .npy file mapped and converted block by block, or of the data set."""
     if not config.input:
@@ -198,14 +92,8 @@ def _write(output: Path, source: Source, lifter: Lifter, watch: Stopwatch | None
 
 
 def names(sequences: Sequences) -> list[str]:
-    """Name of each sequence's array in a file of predictions; "a b" and "a_b" are two videos."""
-    found: list[str] = []
-    times: Counter[str] = Counter()
-    for row in range(len(sequences)):
-        name = f"pose3d/{sequences.label(row).replace(' ', '_')}"
-        times[name] += 1
-        found.append(name if times[name] == 1 else f"{name}_{times[name]}")
-    return found
+    """Name of each sequence's array in a file of predictions."""
+    return [f"pose3d/{name}" for name in row_names(sequences)]
 
 
 def _fill(path: Path, source: Source, lifter: Lifter, watch: Stopwatch | None) -> None:
@@ -215,7 +103,7 @@ def _fill(path: Path, source: Source, lifter: Lifter, watch: Stopwatch | None) -
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 _write_parts(file, parts, int(source.sequences.table["length"][row]))
         with archive.open("meta.npy", "w") as file:
-            np.lib.format.write_array(file, np.asarray(json.dumps(_meaning(lifter))), allow_pickle=False)
+            np.lib.format.write_array(file, np.asarray(json.dumps(lifter.meaning())), allow_pickle=False)
 
 
 def _write_parts(file: IO[bytes], parts: Iterator[np.ndarray], length: int) -> None:
@@ -232,7 +120,7 @@ def _live(lifter: Lifter) -> None:
     conversion = conversion_of(lifter.config, lifter.data)
     if not conversion.by_frame:
         raise ConfigError("A live stream needs the size of its images. Use predict.width=1920 predict.height=1080.")
-    log.info("%s", json.dumps(_meaning(lifter)))
+    log.info("%s", json.dumps(lifter.meaning()))
 
     def prepare(points: np.ndarray, number: int) -> Tensor:
         pose = torch.from_numpy(conversion(points[None], Path(f"stdin, line {number + 1},")))[None]  # (1, 1, J, C)
@@ -249,16 +137,3 @@ def _live(lifter: Lifter) -> None:
         log.info("the reader of the poses has gone")
         return
     log.info("%s", watch.sentence(stream.latency, lifter.data.spec.fps))
-
-
-def _meaning(lifter: Lifter) -> dict[str, Any]:
-    """Unit, axes and joints of the predictions, because numbers alone have misled many."""
-    spec, target = lifter.data.spec, lifter.task.target
-    image = spec.space == "image"
-    return {
-        "unit": "half image widths (2.5D, depth relative to the root)" if image else "metres",
-        "axes": "camera: x right, y down, z away from the camera",
-        "origin": "camera" if lifter.placed else "root joint of each frame" if target == "root_relative" else target,
-        "joints": list(spec.skeleton.joints),
-        "fps": spec.fps,
-    }

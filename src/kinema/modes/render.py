@@ -25,9 +25,10 @@ from kinema.data.sequences import Sequences
 from kinema.data.windows import Windows
 from kinema.errors import ConfigError, DataError
 from kinema.inference.flip import flip_average
+from kinema.inference.lifter import conversion_of, reading_of
 from kinema.inference.slide import slide
 from kinema.inference.trajectory import separated
-from kinema.modes.predict import conversion_of, names, reading_of
+from kinema.modes.predict import names
 from kinema.modes.train import build
 from kinema.viz import clip as clips
 from kinema.viz import figures, prepare

@@ -59,6 +59,7 @@ def build(config: DictConfig) -> tuple[Any, Any, Any]:
     """Model, data and task of a run, checked against each other; logs their sizes."""
     model: Any = composition.build_model(config)
     data = composition.build_data(config, model.signature)
+    composition.refuse_unserved(composition.task_name(config), data.spec, config)
     task = composition.build_task(config, model)
     composition.check(task, model.signature, data.spec, config)
     task.describe(spec=data.spec.to_dict(), config=composition.plain(config))

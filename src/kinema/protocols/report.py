@@ -95,7 +95,7 @@ class Report:
             footers = self.footers.get(name, [])
             for number, row in enumerate([*rows, *footers]):
                 table.add_row(
-                    *(self._shown(column, row) for column in rows[0]),
+                    *(self.shown(column, row) for column in rows[0]),
                     end_section=bool(footers) and number == len(rows) - 1,
                 )
             drawn.append(table)
@@ -105,7 +105,7 @@ class Report:
         """The tables as Markdown, under one heading."""
         parts = [f"## {title or self.protocol}"]
         if self.scalars:
-            parts.append(", ".join(f"{name} {self._shown(name, self.scalars)}" for name in self.scalars))
+            parts.append(", ".join(f"{name} {self.shown(name, self.scalars)}" for name in self.scalars))
         for name, rows in self.tables.items():
             if not rows:
                 continue
@@ -113,11 +113,11 @@ class Report:
             bars = ["---" if isinstance(rows[0][column], str) else "---:" for column in columns]
             lines = [f"| {' | '.join(columns)} |", f"|{'|'.join(bars)}|"]
             for row in rows:
-                lines.append(f"| {' | '.join(_cell(self._shown(column, row)) for column in columns)} |")
+                lines.append(f"| {' | '.join(_cell(self.shown(column, row)) for column in columns)} |")
             for row in self.footers.get(name, []):
-                cells = (_cell(self._shown(column, row)) for column in columns)
+                cells = (_cell(self.shown(column, row)) for column in columns)
                 lines.append(f"| {' | '.join(f'**{cell}**' if cell else '' for cell in cells)} |")
-            parts.append("\n".join(lines))
+            parts += [f"### By {name.replace('_', ' ')}"] * (len(self.tables) > 1) + ["\n".join(lines)]
         return "\n\n".join(parts) + "\n"
 
     def to_csv(self) -> str:
@@ -136,7 +136,7 @@ class Report:
         writer.writerows(lines)
         return file.getvalue()
 
-    def _shown(self, column: str, row: Mapping[str, Any]) -> str:
+    def shown(self, column: str, row: Mapping[str, Any]) -> str:
         """A value as text: counts and labels as they are, errors with the decimals of their column."""
         value = row.get(column)
         if value is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kinema.errors import KinemaError
 from kinema.files import write_atomic
-from kinema.protocols.registry import LIFTING
+from kinema.protocols.registry import ACTION, LIFTING
 from kinema.results import evaluate, runs_at_hand
 from kinema.results.evaluate import Places, State
 from kinema.results.registry import Method, Registry, TableSpec
@@ -41,7 +41,7 @@ def _table(registry: Registry, spec: TableSpec, places: Places, found: Sequence[
     measured: dict[str, list[Measured]] = {}
     missing: dict[str, list[str]] = {}
     failures: dict[str, list[str]] = {}
-    version = int(LIFTING[spec.protocol].version)
+    version = int({**LIFTING, **ACTION}[spec.protocol].version)
     rows = [row.method for row in registry.results[spec.name] if registry.methods[row.method].experiment]
     for name in rows:
         method = registry.methods[name]

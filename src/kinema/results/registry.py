@@ -1,4 +1,4 @@
-"""The registry of published results: `published.yaml` as checked, typed records."""
+"""The registry of published results: `published.yaml` and `published_action.yaml` as checked, typed records."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from kinema.errors import ConfigError
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
+PUBLISHED_ACTION = Path(__file__).with_name("published_action.yaml")
 AVERAGE = "Average"
 
 
@@ -28,6 +29,7 @@ class TableSpec:
         columns: what is printed -> key in `metrics.json` behind "test/"; None = mean of the other columns.
         facts: further columns that tell of the training of a row ("parameters", "steps", "CPU min", "seed").
         ranges: values that a cell can have, by column, in the column's unit.
+        digits: decimals of the values.
     """
 
     name: str
@@ -37,6 +39,7 @@ class TableSpec:
     columns: Mapping[str, str | None]
     facts: tuple[str, ...]
     ranges: Mapping[str, tuple[float, float]]
+    digits: int = 1
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,26 @@ class Registry:
         return found
 
 
+def shipped() -> Registry:
+    """Every table that comes with Kinema.
+
+    Raises:
+        ConfigError: as `read`, or a name that two files use.
+    """
+    parts = [read(path) for path in (PUBLISHED, PUBLISHED_ACTION)]
+    for what in ("tables", "methods"):
+        names = [name for part in parts for name in getattr(part, what)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(f"Two registries define {what} {', '.join(twice)}. Give them names of their own.")
+    tables, methods, results = ({}, {}, {})  # type: tuple[dict[str, TableSpec], dict[str, Method], dict[str, Any]]
+    for part in parts:
+        tables |= part.tables
+        methods |= part.methods
+        results |= part.results
+    return Registry(tables, methods, results)
+
+
 def read(path: Path = PUBLISHED) -> Registry:
     """Read and check a registry.
 
@@ -146,7 +169,8 @@ def _table(name: str, entry: dict[str, Any], actions: Mapping[str, Mapping[str, 
         raise ConfigError(f"{name}: ranges of {', '.join(sorted(set(own) - set(columns)))}. Columns: {list(columns)}.")
     ranges = {label: _range(own.get(label, entry["range"])) for label in columns}
     facts = tuple(entry.get("facts", ()))
-    return TableSpec(name, entry["set"], entry["title"], entry["protocol"], columns, facts, ranges)
+    digits = int(entry.get("digits", 1))
+    return TableSpec(name, entry["set"], entry["title"], entry["protocol"], columns, facts, ranges, digits)
 
 
 def _range(ends: list[float]) -> tuple[float, float]:

@@ -70,12 +70,14 @@ class Table:
         title: with protocol and version.
         columns: of the values.
         lines: in order.
+        digits: decimals of the values.
     """
 
     name: str
     title: str
     columns: tuple[str, ...]
     lines: list[Line]
+    digits: int = 1
 
     @property
     def notes(self) -> list[str]:
@@ -86,7 +88,12 @@ class Table:
         """A line as text: system, whose, values, numbers of its notes."""
         notes = self.notes
         numbers = ", ".join(str(notes.index(note) + 1) for note in dict.fromkeys(line.notes))
-        return [line.system, line.whose, *(shown(column, line.values.get(column)) for column in self.columns), numbers]
+        return [
+            line.system,
+            line.whose,
+            *(shown(column, line.values.get(column), self.digits) for column in self.columns),
+            numbers,
+        ]
 
     @property
     def header(self) -> list[str]:
@@ -186,7 +193,7 @@ def build(
                 spec, method, row, measured.get(row.method, ()), missing.get(row.method, ()), version, remarks
             )
     title = f"{spec.title} (protocol {spec.protocol}, version {version})"
-    return Table(spec.name, title, (*spec.columns, *spec.facts), lines)
+    return Table(spec.name, title, (*spec.columns, *spec.facts), lines, spec.digits)
 
 
 def _ours(
@@ -255,11 +262,11 @@ def magnitude(
     return ()
 
 
-def shown(column: str, value: float | None) -> str:
-    """A value as text: one decimal, counts as whole numbers, a dash where there is none."""
+def shown(column: str, value: float | None, digits: int = 1) -> str:
+    """A value as text: its decimals, counts as whole numbers, a dash where there is none."""
     if value is None or not math.isfinite(value):
         return NOTHING
-    return f"{value:,.{_DIGITS.get(column, 1)}f}"
+    return f"{value:,.{_DIGITS.get(column, digits)}f}"
 
 
 def latex(text: str) -> str:

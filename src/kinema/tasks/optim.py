@@ -30,6 +30,8 @@ _FUSED_DEVICES = frozenset({"cpu", "cuda"})
 def freeze_but(model: nn.Module, trainable: Sequence[str] | None) -> None:
     """Leave only parameters trainable whose name matches one of the patterns; None changes nothing.
 
+    What a network froze itself (the unused head of a backbone) stays frozen.
+
     Raises:
         ConfigError: for a pattern that matches no parameter.
     """
@@ -39,7 +41,8 @@ def freeze_but(model: nn.Module, trainable: Sequence[str] | None) -> None:
     for pattern in trainable:
         _expect_match(pattern, names, "task.trainable")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in trainable))
+        wanted = any(fnmatchcase(name, pattern) for pattern in trainable)
+        parameter.requires_grad_(parameter.requires_grad and wanted)
 
 
 def parameter_groups(model: nn.Module, options: Mapping[str, Mapping[str, Any]] | None) -> list[dict[str, Any]]:

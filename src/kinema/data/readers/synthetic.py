@@ -74,19 +74,19 @@ def read(
     way = named_preprocess(preprocess)
     items = []
     for subject in SUBJECTS:
-        body = Body.draw(_generator(seed, subject, "body"))
-        cameras = rig(_generator(seed, subject, "cameras"))
+        body = Body.draw(generator(seed, subject, "body"))
+        cameras = rig(generator(seed, subject, "cameras"))
         for action in chosen:
             for take in range(takes):
                 # Takes are named as in Human3.6M: "walk", "walk 1", ...
                 trial = f"{action} {take}" if take else action
-                world = perform(action, body, _generator(seed, subject, trial), frames, fps).astype(np.float32)
+                world = perform(action, body, generator(seed, subject, trial), frames, fps).astype(np.float32)
                 for number, camera in enumerate(cameras):
                     pose3d = world_to_camera(world, camera.orientation, camera.translation)
                     exact = to_pixels(project(pose3d, camera.intrinsics), camera.width, camera.height)
                     pixels, score = exact, np.ones(exact.shape[:2])
                     if noise > 0:
-                        pixels, score = detect(exact, SKELETON, _generator(seed, subject, trial, number), fps, noise)
+                        pixels, score = detect(exact, SKELETON, generator(seed, subject, trial, number), fps, noise)
                     seen = np.concatenate((pixels, score[..., None]), -1).astype(np.float32)
                     items.append(
                         {
@@ -122,7 +122,7 @@ def _check(actions: tuple[str, ...], takes: int, frames: int, fps: float, noise:
             raise ConfigError(f"dataset.reader_options.{key}={value}: synthetic motion needs at least {least}.")
 
 
-def _generator(seed: int, *names: object) -> np.random.Generator:
+def generator(seed: int, *names: object) -> np.random.Generator:
     """A counter-based generator keyed by the seed and by what is drawn: no draw depends on another's order."""
     text = "/".join(str(name) for name in (seed, *names))
     return np.random.Generator(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,6 +78,36 @@ def read(path: Path, conversion: Conversion, options: Options | None = None) -> 
     if not items:
         raise DataError(f"{path} holds no sequences. Detect keypoints first.")
     return Sequences.from_arrays(items, skeleton2d=conversion.skeleton2d, space="camera")
+
+
+def pixels(
+    path: Path, conversion: Conversion, options: Options | None = None, found: Iterable[Track] | None = None
+) -> Iterator[Track]:
+    """Read keypoints and bring them to the joints that the network takes; they stay pixels.
+
+    Args:
+        path: as for `read`.
+        conversion: what the points are, and which joints the network takes.
+        options: how the file is read.
+        found: its tracks where the caller has read them.
+
+    Returns:
+        Each track of the file with points (T, J, 3) without gaps, the score in the third channel (1 where the file has
+        none), and the image size, 0 where nobody says it.
+
+    Raises:
+        DataError: as `read`.
+    """
+    options = options or Options()
+    for look in _looks(path, conversion, options, found):
+        look.judge(path, options.check)
+        own = look.conversion
+        points = own.joints(look.points, path, look.layout)
+        if points.shape[-1] == 2:
+            points = np.concatenate([points, np.ones_like(points[..., :1])], axis=-1)
+        width, height = int(own.width or 0), int(own.height or 0)
+        body = own.skeleton2d.name
+        yield replace(look.track, points=points, layout=body, unit="pixel", width=width, height=height)
 
 
 def mapped(
@@ -182,8 +212,10 @@ class Look:
         log.info("%s: %s points become %s%s", self.track.name, self.layout, way.target, made)
 
 
-def _looks(path: Path, conversion: Conversion, options: Options) -> Iterator[Look]:
-    for track in tracks(path, options.track):
+def _looks(
+    path: Path, conversion: Conversion, options: Options, found: Iterable[Track] | None = None
+) -> Iterator[Look]:
+    for track in tracks(path, options.track) if found is None else found:
         own, layout, _ = _resolved(track, path, conversion)
         rule = "plain" if layout == own.skeleton2d.name else own.rule
         points = own.columns(track.points, layout)

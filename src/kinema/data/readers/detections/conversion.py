@@ -100,17 +100,25 @@ class Conversion:
         size = np.array([self.width, self.height, 1.0])[: points.shape[-1]]
         return np.asarray(points * size.astype(np.result_type(points, np.float32)))
 
+    def joints(self, points: np.ndarray, path: Path, layout: str) -> np.ndarray:
+        """Points (T, J, 2 or 3) of a layout in the joints that the network takes: (T, J2, 2 or 3), pixels still.
+
+        Raises:
+            DataError: joints that cannot be made of these.
+        """
+        rule = "plain" if layout == self.skeleton2d.name else self.rule
+        try:
+            return np.asarray(convert(points, layout, self.skeleton2d.name, rule=rule))
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+
     def network(self, points: np.ndarray, path: Path, layout: str) -> np.ndarray:
         """Pixels (T, J, 2 or 3) of a layout in network units: (T, J2, 2 or 3) float32.
 
         Raises:
             DataError: a missing image size, or joints that cannot be made of these.
         """
-        rule = "plain" if layout == self.skeleton2d.name else self.rule
-        try:
-            points = np.asarray(convert(points, layout, self.skeleton2d.name, rule=rule))
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
+        points = self.joints(points, path, layout)
         return _normalised(points.astype(np.float32), path, self.preprocessing, self.width, self.height)
 
     def __call__(self, points: np.ndarray, path: Path) -> np.ndarray:
