@@ -26,8 +26,17 @@ from pathlib import Path, PurePosixPath
 if not __package__:  # started as a file: its own folder is on the path, the repository is not
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.legacy_commands import absent, motionbert, motionbert_config, poseformer, videopose3d
+from scripts.legacy_commands import (
+    absent,
+    action,
+    action_config,
+    motionbert,
+    motionbert_config,
+    poseformer,
+    videopose3d,
+)
 from scripts.legacy_commands.flags import Flag, LegacyError, Script, UnknownFlagError, spell
+from scripts.legacy_commands.yaml_files import Key
 
 SCRIPTS: tuple[Script, ...] = (
     videopose3d.RUN,
@@ -37,14 +46,21 @@ SCRIPTS: tuple[Script, ...] = (
     poseformer.RUN_3DHP,
     motionbert.TRAIN_POSE,
     motionbert.INFER_WILD,
-    absent.ACTION,
-    absent.ONESHOT,
+    action.ACTION,
+    action.ONE_SHOT,
+    action.MICRO,
+    action.MONITORING,
+    action.VERIFY,
     absent.MESH,
     absent.INFER_MESH,
     absent.SMRNET,
     absent.HUMANMAC,
     absent.VIS,
 )
+YAML_KEYS: dict[str, Sequence[Key]] = {
+    "MotionBERT's yaml files": motionbert_config.KEYS,
+    "Yaml files of the action scripts": action_config.KEYS,
+}
 SYSTEMS = tuple(dict.fromkeys(script.system for script in SCRIPTS))
 
 
@@ -149,11 +165,15 @@ def _candidates(system: str | None, path: str | None) -> list[Script]:
     return chosen
 
 
+# Other names of systems. The fork for MA-52 holds MotionBERT's scripts and some of its own.
+_ALIASES = {"poseformerv1": "poseformer", "ma52": "motionbert", "microactions": "motionbert"}
+
+
 def _system(text: str, *, begins: bool = False) -> str | None:
     """The system that a word (or the beginning of a folder's name) means."""
     plain = re.sub(r"[^a-z0-9]", "", text.lower())
-    if plain == "poseformerv1":
-        return "poseformer"
+    if plain in _ALIASES:
+        return _ALIASES[plain]
     if begins:
         return max((one for one in SYSTEMS if plain.startswith(one)), key=len, default=None)
     return plain if plain in SYSTEMS else None
@@ -161,19 +181,17 @@ def _system(text: str, *, begins: bool = False) -> str | None:
 
 def table(script: Script) -> str:
     """What every flag of a script becomes, as a Markdown table."""
+    if not script.flags:
+        return "It takes no flags."
     rows = ["| flag | default there | here |", "|---|---|---|"]
     rows += [f"| {_names(flag)} | {_default(flag)} | {_here(flag)} |" for flag in script.flags]
     return "\n".join(rows)
 
 
-def config_table() -> str:
-    """What every key of MotionBERT's yaml files becomes, as a Markdown table."""
+def config_table(keys: Sequence[Key]) -> str:
+    """What every key of some yaml files becomes, as a Markdown table."""
     rows = ["| key | here |", "|---|---|"]
-    for key in motionbert_config.KEYS:
-        here = key.here or (f"`{key.key}`" if key.key else "")
-        here = here or (f"`{key.only}` only. {key.why}" if key.only is not None else f"none: {key.ignored}")
-        rows.append(f"| `{key.name}` | {here} |")
-    return "\n".join(rows)
+    return "\n".join(rows + [f"| `{key.name}` | {key.place} |" for key in keys])
 
 
 def _names(flag: Flag) -> str:
@@ -205,7 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if own[0] == "--table":
         print("\n\n".join(f"### {script.title}\n\n{table(script)}" for script in SCRIPTS))
-        print(f"\n### MotionBERT's yaml files\n\n{config_table()}")
+        for title, keys in YAML_KEYS.items():
+            print(f"\n### {title}\n\n{config_table(keys)}")
         return 0
     execute = "--run" in own
     if execute:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from scripts.bench import __main__ as program
-from scripts.bench import length, report, run
+from scripts.bench import bench_action, length, report, run
 from scripts.bench.measure import Once, Pair, Spent, interleaved
 from scripts.bench.rows import Row, rows
 
@@ -41,6 +41,11 @@ REQUIRED = {
     "optimiser_step": 2.5,
     "ema": 2,
     "trainer_overhead": 1.5,
+    "action_data_ma52": 2,
+    "action_data_ntu": 8,
+    "action_ma52_step": 0.95,
+    "action_ma52_present": 1.7,
+    "stgcnpp_step": 1.2,
     "scan_forward_torch": 2,
     "scan_forward_cpp": 8,
     "scan_step_torch": 20,
@@ -136,6 +141,28 @@ def test_the_cost_over_length_is_measured_kept_and_drawn(tmp_path: Path, capsys:
     assert len(length.lines(costs)) == 1 + len(costs)
     assert program.main(["--list", "--only", "sequence_cost"]) == 0
     assert capsys.readouterr().out.split()[0] == "sequence_cost"
+
+
+def test_training_on_actions_is_measured_at_the_published_sizes() -> None:
+    sizes = rows()["action_ma52_step"].sizes
+    fork = bench_action.action_net(
+        frames=sizes["frames"], dim=sizes["dim"], depth=sizes["depth"], heads=sizes["heads"], hidden=sizes["hidden"],
+        mask_persons=False,
+    )  # fmt: skip
+    graph = bench_action.graph_net(**{key: rows()["stgcnpp_step"].sizes[key] for key in ("frames", "dim", "depth")})
+    counts = [sum(p.numel() for p in model.parameters()) for model in (fork, graph)]
+    assert counts == [5_902_651, 1_403_144]
+
+
+def test_short_long_and_missing_persons_are_in_the_compared_clips() -> None:
+    lengths = rows()["action_data_ntu"]
+    clips, _ = bench_action.recorded(lengths.sizes["clips"], 25, 60, most=2, shortest=50, longest=300)
+    frames = lengths.sizes["frames"]
+    kinds = {0 if len(c[0]) < frames else 1 if len(c[0]) < 2 * frames else 2 for c in clips}
+    assert kinds == {0, 1, 2}  # every form of uniform sampling
+    assert {len(c) for c in clips} == {1, 2}
+    micro, _ = bench_action.recorded(rows()["action_data_ma52"].sizes["clips"], 17, 52, most=1, shortest=1, longest=300)
+    assert min(c.shape[1] for c in micro) == 1 and max(c.shape[1] for c in micro) > 243
 
 
 def a_row(*ratios: float, difference: float = 0.0, **changes: Any) -> tuple[Row, list[str]]:

@@ -17,7 +17,7 @@ from torch import nn
 
 from kinema.composition import build_data, build_task, check, compose, make
 
-ABSENT = ("train_action.py", "train_action_1shot.py", "train_mesh.py", "infer_wild_mesh.py", "main.py", "vis.py")
+ABSENT = ("train_mesh.py", "infer_wild_mesh.py", "main.py", "vis.py")
 THERE = [script for script in SCRIPTS if script.file not in ABSENT]
 
 
@@ -148,6 +148,35 @@ SPECIAL: dict[str, dict[str, tuple[str, list[str]]]] = {
         }.items()
     },
 }
+
+
+def _actions(config: str, recipe: str, pretrained: list[str], selection: list[str]) -> dict[str, tuple[str, list[str]]]:
+    """What the flags of an action script become."""
+    typed = {
+        "config": ("", [f"experiment={recipe}"]),
+        "checkpoint": ("-c out", ["hydra.run.dir=out"]),
+        "pretrained": ("-p released", pretrained),
+        "resume": ("-r a/last.ckpt", ["resume=a/last.ckpt"]),
+        "evaluate": ("-e a/b.bin", ["mode=test", "ckpt=a/b.bin"]),
+        "print_freq": ("-freq 7", ["trainer.log_every_n_steps=7"]),
+        "selection": ("-ms x.bin", selection),
+    }
+    return {name: (f"--config configs/action/{config}.yaml {flag}", words) for name, (flag, words) in typed.items()}
+
+
+SPECIAL |= {
+    "motionbert/train_action.py": _actions(
+        "MB_ft_NTU60_xsub", "motionbert/ntu60_xsub_ft", ["init=released/latest_epoch.bin"], ["init=checkpoint/x.bin"]
+    ),
+    "motionbert/train_action_1shot.py": _actions(
+        "MB_ft_NTU120_oneshot",
+        "motionbert/ntu120_oneshot_ft",
+        ["init=released/best_epoch.bin"],
+        ["init=checkpoint/best_epoch.bin"],
+    ),
+    "motionbert/train_action_custom.py": _actions("MB_train_custom", "ma52/fork", [], []),
+    "motionbert/monitor_training.py": {"what": ("plot", ["mode=monitor", "monitor.folder=checkpoint_custom"])},
+}
 _REFUSED = {"poseformerv2/run_3dhp.py": {"MAE", "refine"}, "motionbert/infer_wild.py": {"pixel"}}
 _TEXTS = {
     "architecture": "3,3,3,3", "number_of_frames": "27", "embed_dim_ratio": "16",
@@ -239,6 +268,24 @@ DOCUMENTED = [
     "python train.py --config configs/pose3d/MB_ft_h36m_global.yaml -p a",
     "python train.py --config configs/pose3d/MB_ft_h36m_global_lite.yaml -p a",
     "python infer_wild.py --vid_path a.mp4 --json_path alphapose-results.json --out_path out",
+    # MotionBERT, actions
+    "python train_action.py --config configs/action/MB_train_NTU60_xsub.yaml --checkpoint "
+    "checkpoint/action/MB_train_NTU60_xsub",
+    "python train_action.py --config configs/action/MB_ft_NTU60_xview.yaml --pretrained checkpoint/pretrain/MB_release "
+    "--checkpoint checkpoint/action/FT_MB_release_MB_ft_NTU60_xview",
+    "python train_action.py --config configs/action/MB_train_NTU60_xview.yaml --evaluate "
+    "checkpoint/action/MB_train_NTU60_xview/best_epoch.bin",
+    "python train_action_1shot.py --config configs/action/MB_train_NTU120_oneshot.yaml --checkpoint a",
+    "python train_action_1shot.py --config configs/action/MB_ft_NTU120_oneshot.yaml --pretrained a --checkpoint b",
+    "python train_action_1shot.py --config configs/action/MB_train_NTU120_oneshot.yaml --evaluate a/best_epoch.bin",
+    # the fork for MA-52
+    "python train_action_custom.py",
+    "python train_action_custom.py --resume latest_epoch.bin",
+    "python train_action_custom.py --config configs/action/MB_train_custom.yaml",
+    "python train_action_custom.py --evaluate best_epoch.bin",
+    "python monitor_training.py",
+    "python monitor_training.py plot",
+    "python verify_data_format.py",
 ]
 
 

@@ -24,6 +24,11 @@ def dstformer(model: Any, pose: Tensor) -> Tensor:
     Returns:
         (B, T, J, 3).
     """
+    return _linear(dstformer_features(model, pose), model.head)
+
+
+def dstformer_features(model: Any, pose: Tensor) -> Tensor:
+    """The same without the last layer: (B, T, J, C) to (B, T, J, R)."""
     batch, frames, joints, _ = pose.shape
     x = _linear(pose.reshape(batch * frames, joints, -1), model.joints_embed) + model.pos_embed
     x = x.reshape(batch, frames, joints, -1) + model.temp_embed[:, :frames]
@@ -34,7 +39,7 @@ def dstformer(model: Any, pose: Tensor) -> Tensor:
         shares = _linear(torch.cat([st, ts], dim=-1), mix).softmax(dim=-1)
         x = st * shares[:, :, 0:1] + ts * shares[:, :, 1:2]
     x = _norm(x, model.norm).reshape(batch, frames, joints, -1)
-    return _linear(torch.tanh(_linear(x, model.pre_logits.fc)), model.head)
+    return torch.tanh(_linear(x, model.pre_logits.fc))
 
 
 def _spatial_branch(block: Any, x: Tensor) -> Tensor:

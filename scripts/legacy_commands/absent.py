@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from scripts.legacy_commands.flags import Command, Flag, LegacyError, Options, Script
 
-_THERE = "(its tasks are lifting and lifting_semi), so this command has no counterpart"
+_THERE = "(its tasks are lifting, lifting_semi and action), so this command has no counterpart"
 _NONE = "none yet"
 
 
 def _refuse(what: str) -> Command:
     raise LegacyError(f"{what} does not exist in this version of Kinema {_THERE}.")
-
-
-def _action(options: Options) -> Command:
-    return _refuse(f"Action recognition ({options.script.file})")
 
 
 def _mesh(options: Options) -> Command:
@@ -32,8 +28,10 @@ def _demo(options: Options) -> Command:
     )
 
 
-def _trained(*more: Flag) -> tuple[Flag, ...]:
-    return (
+MESH = Script(
+    "motionbert",
+    "train_mesh.py",
+    (
         Flag(("--config",), here=_NONE),
         Flag(("-c", "--checkpoint"), default="checkpoint", here=_NONE),
         Flag(("-p", "--pretrained"), default="checkpoint", here=_NONE),
@@ -41,15 +39,10 @@ def _trained(*more: Flag) -> tuple[Flag, ...]:
         Flag(("-e", "--evaluate"), here=_NONE),
         Flag(("-freq", "--print_freq"), int, 100, here=_NONE),
         Flag(("-ms", "--selection"), here=_NONE),
-        *more,
-    )
-
-
-ACTION = Script("motionbert", "train_action.py", _trained(), _action, "MotionBERT, actions (`train_action.py`)")
-ONESHOT = Script(
-    "motionbert", "train_action_1shot.py", _trained(), _action, "MotionBERT, one-shot actions (`train_action_1shot.py`)"
+    ),
+    _mesh,
+    "MotionBERT, meshes (`train_mesh.py`)",
 )
-MESH = Script("motionbert", "train_mesh.py", _trained(), _mesh, "MotionBERT, meshes (`train_mesh.py`)")
 INFER_MESH = Script(
     "motionbert",
     "infer_wild_mesh.py",

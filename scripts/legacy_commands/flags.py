@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from kinema.composition import compose
 
 TRAIN, TEST, RENDER, PREDICT = "train", "test", "render", "predict"
+MONITOR, DOCTOR = "monitor", "doctor"
 ALWAYS = (TRAIN, TEST, RENDER, PREDICT)
 
 
@@ -31,7 +32,7 @@ class Flag:
     """One flag of a script.
 
     Attributes:
-        names: all spellings, the usual one first.
+        names: all spellings, the usual one first; without a dash a word that stands by itself, and may be left out.
         kind: what turns its text into a value; None = a switch without value.
         default: the script's own; None = nothing is written where the flag is not typed.
         key: the override that takes its place; "" = none, or the script's `translate` makes more of it.
@@ -91,6 +92,8 @@ class Script:
         for flag in self.flags:
             if flag.kind is None:
                 parser.add_argument(*flag.names, dest=flag.name, action="store_true")
+            elif not flag.names[0].startswith("-"):
+                parser.add_argument(flag.name, nargs="?", type=flag.kind)
             else:
                 parser.add_argument(*flag.names, dest=flag.name, type=flag.kind)
         apart = list(_split(words))
@@ -108,7 +111,7 @@ class Script:
             raise LegacyError(f"{rest[0]!r} belongs to no flag of {self.file} ({self.system}).")
         known = [name for flag in self.flags for name in flag.names]
         near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.65)
-        hint = f"Did you mean {near[0]}?" if near else f"It has: {', '.join(known)}."
+        hint = f"Did you mean {near[0]}?" if near else f"It has: {', '.join(known) or 'none'}."
         raise UnknownFlagError(f"{self._no_flag(unknown)} {hint}")
 
     def _no_flag(self, word: str) -> str:

@@ -1,18 +1,14 @@
-"""MotionBERT's yaml files: which recipe of ours a file is, and what its keys become."""
+"""MotionBERT's yaml files for 3D poses: which recipe of ours a file is, and what its keys become."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from scripts.legacy_commands.flags import Command, LegacyError
+from scripts.legacy_commands.yaml_files import Key, folder_and_name, load, official
 
 # Files of MotionBERT's repository that train or evaluate 3D poses, by folder and name.
 OFFICIAL = {
@@ -22,37 +18,10 @@ OFFICIAL = {
     "pose3d/MB_ft_h36m_global_lite": "motionbert/lite_global",
 }
 # And those for what does not exist here yet, by folder.
-ABSENT = {
-    "pretrain": "Pretraining (AMASS, PoseTrack, InstaVariety)",
-    "action": "Action recognition",
-    "mesh": "Mesh recovery",
-}
+ABSENT = {"pretrain": "Pretraining (AMASS, PoseTrack, InstaVariety)", "mesh": "Mesh recovery"}
+_WHAT = "MotionBERT's for 3D poses"
 _DEFAULT = "motionbert/h36m"
 _FINETUNED = ("motionbert/h36m_ft", "motionbert/h36m_global", "motionbert/lite_global")
-
-
-@dataclass(frozen=True)
-class Key:
-    """One key of a yaml file.
-
-    Attributes:
-        name: of the key.
-        key: the override that takes its place; "" = see `here`.
-        here: for the table in the docs, where `key` does not say it.
-        value: from its value to the override's.
-        only: the one value that is possible here; with another one the file is refused with `why`.
-        ignored: sentence for a value other than `usual`, which changed nothing there or changes nothing here.
-        usual: value in every published file.
-    """
-
-    name: str
-    key: str = ""
-    here: str = ""
-    value: Callable[[Any], Any] | None = None
-    only: Any = None
-    why: str = ""
-    ignored: str = ""
-    usual: Any = None
 
 
 def _target(rootrel: Any) -> str:
@@ -150,7 +119,7 @@ class Config:
         # The scripts look for dt_file in this folder.
         command.set("dataset.root", "data/motion3d")
         for name, value in self.values.items():
-            _write(command, _BY_NAME[name], value)
+            _BY_NAME[name].write(command, value)
         if not self.values:
             return
         get = self.values.get
@@ -189,15 +158,6 @@ def _augment(values: Mapping[str, Any], flips: bool) -> list[Any]:
     return made
 
 
-def _write(command: Command, key: Key, value: Any) -> None:
-    if key.only is not None and value != key.only:
-        raise LegacyError(f"{key.name}: {value} in the yaml has no counterpart in this version of Kinema. {key.why}")
-    if key.ignored and key.usual is not ... and value != key.usual:
-        command.note(f"{key.name}: {value} in the yaml {key.ignored}.")
-    if key.key:
-        command.set(key.key, value if key.value is None else key.value(value), typed=False)
-
-
 def read(text: str) -> Config:
     """Read a yaml file, or recognise an official one by its name where it is not at hand.
 
@@ -205,16 +165,19 @@ def read(text: str) -> Config:
         LegacyError: for a file of a task that does not exist here, an unknown file, an unknown key.
     """
     path = Path(text)
-    parts = PureWindowsPath(text).with_suffix("").parts  # takes both slashes
-    folder, stem = (parts[-2] if len(parts) > 1 else ""), parts[-1]
+    folder, _ = folder_and_name(text)
     if folder in ABSENT:
         raise LegacyError(
-            f"--config {text}: {ABSENT[folder]} does not exist in this version of Kinema, whose tasks are lifting and "
-            "lifting_semi."
+            f"--config {text}: {ABSENT[folder]} does not exist in this version of Kinema, whose tasks are lifting, "
+            "lifting_semi and action."
         )
-    name = next((one for one in OFFICIAL if one == f"{folder}/{stem}" or (not folder and one.endswith(f"/{stem}"))), "")
+    if folder == "action":
+        raise LegacyError(
+            f"--config {text} is for actions, which train_action.py and train_action_1shot.py train, not train.py."
+        )
+    name = official(text, OFFICIAL)
     if path.is_file():
-        values = _values(path)
+        values = load(path, _BY_NAME, _WHAT)
         return Config(OFFICIAL.get(name) or _nearest(values), values)
     if not name:
         known = ", ".join(f"configs/{one}.yaml" for one in OFFICIAL)
@@ -226,20 +189,3 @@ def _nearest(values: Mapping[str, Any]) -> str:
     if values.get("rootrel") is False:
         return "motionbert/lite_global" if values.get("dim_feat") == 256 else "motionbert/h36m_global"
     return "motionbert/h36m_ft" if values.get("finetune") else _DEFAULT
-
-
-def _values(path: Path) -> dict[str, Any]:
-    """The keys of a yaml file, all of them known."""
-    try:
-        # OmegaConf's loader builds plain values only; nothing is resolved.
-        found = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise LegacyError(f"--config {path} is no yaml file: {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise LegacyError(f"--config {path} holds no keys with values.")
-    for key in found:
-        if key not in _BY_NAME:
-            near = difflib.get_close_matches(str(key), _BY_NAME, n=1, cutoff=0.6)
-            hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(_BY_NAME)}."
-            raise LegacyError(f"--config {path}: the key {key!r} is none of MotionBERT's for 3D poses. {hint}")
-    return {str(key): value for key, value in found.items()}

@@ -140,7 +140,8 @@ def _model_of_checkpoint(config: DictConfig) -> nn.Module:
             f"Drop model=, the file tells its own."
         )
     typed = explicit_model_overrides()
-    node = _flat_node(config.model)
+    # The default network may not even fit the data set of a file that holds another one.
+    node = _flat_node(config.model) if typed or same_family else {}
     overrides: dict[str, Any] = {}
     for key in typed:
         wanted = node[key]
@@ -239,9 +240,12 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
     """
     dataset = config.dataset.name
     if signature.output not in task.outputs:
+        remedy = f"Use model={_FITTING.get(task.name, 'dstformer_tiny')}, or another task."
+        if config.ckpt:
+            remedy = f"Use task={_TASK_OF.get(signature.output, 'lifting')}, or another checkpoint."
         raise ConfigError(
-            f"task={task.name} needs a model that gives {' or '.join(sorted(task.outputs))}, but {_model_name(config)} "
-            f"gives {signature.output}. Use model={_FITTING.get(task.name, 'dstformer_tiny')}, or another task."
+            f"task={task.name} needs a model that gives {' or '.join(sorted(task.outputs))}, but "
+            f"{config.ckpt or _model_name(config)} gives {signature.output}. {remedy}"
         )
     refuse_unserved(task.name, spec, config)
     if config.mode == "train" and config.dataset.get("subjects_unlabeled") and "unlabeled" not in task.sources:
@@ -252,6 +256,13 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
     if config.mode in ("train", "test") and not spec.has_3d and "pose3d" in task.needs:
         raise ConfigError(f"dataset={dataset} has no 3D truth. Use mode=predict or mode=render with it.")
     origin = str(config.ckpt) if config.ckpt else _model_name(config)
+    trained_for = getattr(task.model, "provenance", None)
+    trained_for = getattr(trained_for, "preprocess", None)
+    if trained_for and spec.preprocess and trained_for != spec.preprocess:
+        raise ConfigError(
+            f"{origin} was trained with the preprocessing {trained_for!r}, dataset={dataset} uses {spec.preprocess!r}. "
+            f"Use dataset.preprocess={trained_for}."
+        )
     for key, kind, found, wanted in (
         ("num_joints", "input", signature.joints, spec.skeleton2d),
         ("num_joints_out", "output", signature.joints_out, spec.skeleton),
@@ -278,13 +289,6 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
     if signature.in_channels not in (2, 3, 5):
         raise ConfigError(f"{origin} takes {signature.in_channels} channels; 2 (x, y), 3 (x, y, score) or 5 (and the "
                           f"way to the next frame) exist. Use model.in_channels=2.")  # fmt: skip
-    trained_for = getattr(task.model, "provenance", None)
-    trained_for = getattr(trained_for, "preprocess", None)
-    if trained_for and spec.preprocess and trained_for != spec.preprocess:
-        raise ConfigError(
-            f"{origin} was trained with the preprocessing {trained_for!r}, dataset={dataset} uses {spec.preprocess!r}. "
-            f"Use dataset.preprocess={trained_for}."
-        )
     told = getattr(getattr(task.model, "provenance", None), "spec", None)
     if told and told.skeleton2d and spec.skeleton2d and told.skeleton2d.joints != spec.skeleton2d.joints:
         raise ConfigError(
@@ -305,6 +309,7 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
 
 # A network and a data set to name when the chosen ones do not belong to a task.
 _FITTING = {"action": "stgcnpp"}
+_TASK_OF = {"logits": "action", "embedding": "action"}
 _SERVING = {"action": "cmu_actions"}
 
 
@@ -328,6 +333,12 @@ def _refuse_other_input(model: nn.Module, origin: str, config: DictConfig) -> No
     from kinema.data.transforms import spelt, writing
 
     record = getattr(getattr(model, "provenance", None), "config", None) or {}
+    streams = record.get("dataset", {}).get("stream"), config.dataset.get("stream")
+    if None not in streams and streams[0] != streams[1]:
+        raise ConfigError(
+            f"{origin} was trained on dataset.stream={streams[0]}, now it is {streams[1]}. "
+            f"Use dataset.stream={streams[0]}."
+        )
     trained, now = record.get("dataset", {}).get("transforms"), plain(config)["dataset"].get("transforms")
     if trained is None or now is None or writing(trained) == writing(now):
         return

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -147,6 +148,12 @@ def test_the_page_of_a_classifier_shows_numbers_tables_and_pictures() -> None:
     assert page.count("<b>") == 2, "the interval stands with its number"
     assert "<summary>By class (20)</summary>" in page
     assert tree.cells[:8] == ["level", "clips", "top1", "top5", "action", "100", "80.0", ""]
+
+
+def test_a_validation_of_a_classifier_is_drawn_like_its_test() -> None:
+    task = SimpleNamespace(reports={"val": class_report()}, spec=None)
+    drawn = Figures("unused")._figures(task, "val")
+    assert list(drawn) == list(drawings(class_report()))
 
 
 def test_own_figures_of_a_report_are_drawn_too(tmp_path: Path) -> None:

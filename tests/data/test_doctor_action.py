@@ -203,6 +203,14 @@ def test_one_recording_on_both_sides_is_a_fault(root: Path) -> None:
     assert "overlap: clips of 1 recording in train and in test: S/walk 1" in texts(findings, "fault")
 
 
+def test_millimetres_are_found_where_metres_matter(root: Path) -> None:
+    assert "units: people extend over 1.9 metres" in texts(examined(root, preprocess="heading"), "ok")
+    for path in root.rglob("*.npy"):
+        np.save(path, 1000 * np.load(path))
+    assert "these are no metres" in texts(examined(root, preprocess="heading"), "fault")
+    assert faults(examined(root)) == []
+
+
 def test_a_published_split_that_is_not_whole_is_told(root: Path) -> None:
     findings = examined(root, classes="ma52", num_classes=52)
     assert "classes: val: 3 clips, the published split has 5586" in texts(findings, "warning")

@@ -123,7 +123,8 @@ def test_several_clips_and_mirrored_ones_are_averaged_at_test_time(
 def test_a_long_tail_recipe_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     in_process(
-        *SHORT, *BUILT_IN, *GCN, "hydra.run.dir=run", "dataset.order=balanced", "dataset.order_options.balanced.power=0.5",
+        *SHORT, *BUILT_IN, *GCN, "hydra.run.dir=run", "dataset.order=balanced",
+        "dataset.order_options.balanced.power=0.5",
         "task.class_balance=0.9", "task.logit_adjustment=0.5", "task.losses.focal=0.5", "dataset.rule=uniform",
         "dataset.augment=[random_move,{mirror:{probability:0.5}},{rotate:{radians:0.1}},{mixup:{alpha:0.2}}]",
     )  # fmt: skip

@@ -204,6 +204,16 @@ def test_the_contract_sees_a_network_that_looks_at_absent_persons() -> None:
         check_model(Careless, small())
 
 
+@pytest.mark.parametrize("changes", [{"head": "embed"}, {"head": "coarse_fine", "groups": GROUPS}])
+def test_lengths_and_sums_are_exact_under_autocast(changes: dict[str, Any]) -> None:
+    model = net(**changes)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model(poses(model))
+    assert out.dtype == torch.float32
+    total = out.norm(dim=1) if changes["head"] == "embed" else out.exp().sum(1)
+    torch.testing.assert_close(total, torch.ones(3), rtol=1e-5, atol=1e-5)
+
+
 def test_a_backbone_may_be_handed_over_as_a_module() -> None:
     backbone = DSTformer(**DSTFORMER)
     model = ActionNet(**{**small(), "backbone": backbone})

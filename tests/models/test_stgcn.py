@@ -11,6 +11,7 @@ from torch import nn
 
 import kinema
 from kinema.errors import ConfigError, DataError
+from kinema.inference.complexity import count_macs
 from kinema.models.stgcn import STGCN
 from kinema.testing import check_model
 from tests.models import gcn_plain
@@ -111,6 +112,13 @@ def test_yaml_size_is_the_published_one(skeleton: str, classes: int, parameters:
         model = STGCN(**{**arguments("stgcnpp", joints), "layout": skeleton, "num_classes": classes})
     assert sum(p.numel() for p in model.parameters()) == parameters
     assert len(model.state_dict()) == 692
+
+
+def test_joints_before_channels_cost_less_than_the_published_form() -> None:
+    with torch.device("meta"):
+        model = STGCN(**{**arguments("stgcnpp", 25), "layout": "ntu25"})
+    published = 2.925e9  # two persons, 100 frames
+    assert 0.97 * published < count_macs(model).total < published
 
 
 def test_stages_have_the_published_parameters() -> None:

@@ -41,6 +41,15 @@ def test_parameters_have_a_line_of_their_own(
     assert f"multiply-accumulates: {int(found['describe/macs']):,}" in lines
 
 
+def test_an_action_network_is_measured_in_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = described(tmp_path, "model=action_tiny", "model.backbone.depth=1", "describe.frames=9", "describe.runs=1")
+    text = " ".join(capsys.readouterr().out.split())
+    for words in ("pose (B, 2, T, 17, 3)", "logits (B, 60)", "per clip", "clips/s"):
+        assert words in text, words
+    assert "frames/s" not in text
+    assert f"{int(found['describe/parameters']) - 195:,} of them trained" in text  # without the lifter's own head
+
+
 def test_the_table_says_what_goes_in_and_what_it_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = described(tmp_path, "model=dstformer_tiny", "describe.batch_size=2", "describe.training=true")
     text = " ".join(capsys.readouterr().out.split())
@@ -68,6 +77,14 @@ def test_receptive_fields_and_streaming_are_told(tmp_path: Path, capsys: pytest.
     assert "9 frames: 8 before, 0 after" in text
     assert "pose3d (B, T - 8, 17, 3)" in text
     assert "per frame of a long video" in text
+
+
+def test_a_graph_network_takes_any_number_of_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ("model.dim=6", "model.depth=2", "model.inflate_stages=[2]", "model.down_stages=null")
+    described(tmp_path, "model=stgcnpp", *small, "describe.frames=7", "describe.runs=1")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "pose (B, 2, T, 17, 3), T = 100 (or any other number)" in text
+    assert "for 1 x 7 frames" in text
 
 
 def test_a_checkpoint_is_described_by_what_it_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,11 @@ from tests.parity.official import ours
 
 pytestmark = pytest.mark.parity
 
-PYSKL = sorted(path for root in (ROOT, FIXTURES) for path in (root / "action").rglob("*.pth"))
+PYSKL = [
+    pytest.param(path, id=f"{mark}{path.relative_to(root)}")
+    for mark, root in (("", ROOT), ("kept-", FIXTURES))
+    for path in sorted((root / "action").rglob("*.pth"))
+]
 
 # What config*.json says beside the backbone's constructor values.
 _HIDDEN = ("actual_head_hidden", "head_hidden", "hidden_dim")
@@ -271,7 +275,7 @@ def test_heads(case: Case, tmp_path: Path) -> None:
     case.finish()
 
 
-@pytest.mark.parametrize("path", [pytest.param(p, id=f"action/{p.parent.name}/{p.name}") for p in PYSKL])
+@pytest.mark.parametrize("path", PYSKL)
 def test_pyskl_files_are_written_back(path: Path, tmp_path: Path) -> None:
     model = kinema.load(path)
     export(model, tmp_path / "out.pth", "official")

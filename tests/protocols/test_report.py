@@ -62,6 +62,9 @@ def test_markdown_tables_have_as_many_cells_as_columns() -> None:
     table = [line.replace("\\|", "") for line in lines if line.startswith("|")]
     assert [line.count("|") for line in table] == [5, 5, 5, 5, 5, 3, 3, 3, 5, 5, 5]
     assert "| **mean over actions** |  | **51.3** | **2.35** |" in lines
+    assert [line for line in lines if line.startswith("###")] == [
+        "### By action", "### By joint", "### By subject action",
+    ]  # fmt: skip
 
 
 def test_terminal_table_shows_actions_and_their_mean() -> None:

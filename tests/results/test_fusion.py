@@ -87,8 +87,16 @@ def test_what_is_fitted_does_not_depend_on_the_judged_clips(
     options = Options(weights="search", temperature="fit", bootstrap=100)
     others = {"joint": stream(8, strength=0.1), "bone": stream(9, strength=4.0)}
     one, two = (fusion.run(judged, held_out, options) for judged in (streams, others))
-    assert (one.weights, one.temperatures, one.best) == (two.weights, two.temperatures, two.best)
+    assert (one.weights, one.temperatures) == (two.weights, two.temperatures)
     assert one.value != two.value
+
+
+def test_the_gain_is_over_the_stream_that_turned_out_best(held_out: dict[str, Scores]) -> None:
+    """Not over the one that looked best on validation, which would make it look larger."""
+    judged = {"joint": stream(8, strength=0.5), "bone": stream(9, strength=3.0)}
+    held_out["bone"] = stream(3, strength=0.1, prefix="val")
+    made = fusion.run(judged, held_out, Options(weights="search", bootstrap=100))
+    assert made.best == "bone" and made.gain is not None and made.gain.value < 0
 
 
 def test_a_label_that_one_stream_withholds_is_taken_from_the_other(streams: dict[str, Scores]) -> None:

@@ -55,7 +55,7 @@ class ActionDataModule(BaseDataModule):
         selection: what validation looks at: "val", or "test" as the papers do.
         min_frames: shortest clip.
         unlabeled: what a reader does with clips without a label: "error" or "drop".
-        on_nan: "error", or "mask": zeros, with score 0 in 2D.
+        on_nan: "error", or "mask": filled in from the frames around, with score 0 in 2D.
         frames: frames that the network sees of a clip; null follows the model.
         rule: how they are chosen in training: "random" (anew in every epoch), "frozen" (drawn once: published
             behaviour of MotionBERT and the MA-52 fork), "uniform" (PYSKL), "resample" (evenly).

@@ -21,6 +21,9 @@ SAME_CLIP = 1e-4
 _NEAR = 1e-5
 # A clip moves, or extends in a direction, if that is more than this share of its size.
 _NOTHING = 1e-6
+# Preparations that keep metres, and how far from each other the joints of a person can be.
+_METRES = ("heading", "heading_path")
+_LARGEST = 5.0
 
 
 def notes(data: ActionDataModule) -> Iterator[Finding]:
@@ -45,6 +48,7 @@ def examine(sequences: Sequences, data: ActionDataModule) -> Iterator[Finding]:
     yield from _overlaps(sequences, rows)
     yield from _copies(sequences, rows)
     yield from _stillness(sequences, data)
+    yield from _units(sequences, data)
 
 
 def _stages(sequences: Sequences, data: ActionDataModule) -> dict[str, np.ndarray]:
@@ -263,3 +267,18 @@ def _stillness(sequences: Sequences, data: ActionDataModule) -> Iterator[Finding
         )  # fmt: skip
     if not still.any() and not flat.any():
         yield Finding("ok", "motion", "every clip moves" + (" and has depth" if data.spec.has_3d else ""))
+
+
+def _units(sequences: Sequences, data: ActionDataModule) -> Iterator[Finding]:
+    """Other units than metres, where the preparation keeps them."""
+    if data.spec.preprocess not in _METRES or sequences.meta["stream"] != "joint":
+        return
+    sizes = [np.ptp(_pose(sequences, row), axis=1).max() for row in range(len(sequences))]
+    middle = float(np.median(sizes))
+    if middle > _LARGEST:
+        yield Finding(
+            "fault", "units", f"people extend over {middle:.4g}: these are no metres",
+            "Store the clips in metres, or use dataset.preprocess=ma52, which takes any unit.",
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "units", f"people extend over {middle:.2g} metres")

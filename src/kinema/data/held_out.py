@@ -38,46 +38,41 @@ def held_out(table: dict[str, np.ndarray], rows: np.ndarray, *, by: str, share: 
         )
     if by == "frames":
         return _by_frames(table, rows, share)
-    groups = table[by][rows]
-    labels = table["label"][rows]
-    verdict = np.zeros(len(rows), np.int8)
-    names = sorted(set(groups.tolist()), key=lambda name: (deterministic_random(0, _FINE, f"{seed}/{name}"), name))
-    sizes = np.unique(labels, return_counts=True)
-    wanted = {int(label): share * count for label, count in zip(*sizes, strict=True)}
-    left = {label: set(groups[labels == label].tolist()) for label in wanted}
-    for name in names:
-        mine = groups == name
-        held = {
-            int(label): int(count) for label, count in zip(*np.unique(labels[mine], return_counts=True), strict=True)
-        }
+    names, group_of = np.unique(table[by][rows], return_inverse=True)
+    classes, class_of = np.unique(table["label"][rows], return_inverse=True)
+    # Clips of each class in each group, as (group, class, count): few of the possible pairs occur.
+    pairs, counts = np.unique(group_of * len(classes) + class_of, return_counts=True)
+    pair_group, pair_class = np.divmod(pairs, len(classes))
+    begins = np.searchsorted(pair_group, np.arange(len(names) + 1))
+    left = np.bincount(pair_class, minlength=len(classes))  # groups to train on, by class
+    wanted = share * np.bincount(class_of, minlength=len(classes))
+    held = np.zeros(len(names), bool)
+    draws = [deterministic_random(0, _FINE, f"{seed}/{name}") for name in names]
+    for group in np.argsort(np.array(draws), kind="stable"):
+        mine = slice(begins[group], begins[group + 1])
+        its, count = pair_class[mine], counts[mine]
         # Taking it must serve a class that still lacks validation clips, and leave every class something to learn from.
-        if any(len(left[label]) < 2 for label in held) or all(wanted[label] < 0.5 for label in held):
+        if (left[its] < 2).any() or (wanted[its] < 0.5).all():
             continue
         # A group far above what is wanted would cost too much training data.
-        if by != "clip" and any(count > 2.5 * wanted[label] for label, count in held.items()):
+        if by != "clip" and (count > 2.5 * wanted[its]).any():
             continue
-        verdict[mine] = 1
-        for label, count in held.items():
-            left[label].discard(name)
-            wanted[label] -= count
-    return verdict
+        held[group] = True
+        left[its] -= 1
+        wanted[its] -= count
+    return held[group_of].astype(np.int8)
 
 
 def _by_frames(table: dict[str, np.ndarray], rows: np.ndarray, share: float) -> np.ndarray:
     """The last clips of every recording, where recordings are known, and nothing that overlaps them."""
-    first, trial = table["first"][rows], table["trial"][rows]
-    end = first + table["length"][rows]
-    verdict = np.zeros(len(rows), np.int8)
-    for name in np.unique(trial):
-        mine = np.flatnonzero(trial == name)
-        count = round(share * len(mine))
-        if not count or len(mine) < 3:
-            continue
-        begins = np.sort(first[mine])[-count]
-        held = mine[first[mine] >= begins]
-        if len(held) == len(mine):  # clips that all begin at one frame cannot be told apart
-            continue
-        verdict[held] = 1
-        rest = mine[first[mine] < begins]
-        verdict[rest[end[rest] > begins]] = 2
-    return verdict
+    first = table["first"][rows]
+    _, trial_of, size = np.unique(table["trial"][rows], return_inverse=True, return_counts=True)
+    count = np.rint(share * size).astype(np.int64)
+    in_order = first[np.lexsort((first, trial_of))]  # trial by trial, by the frame at which clips begin
+    ends = np.cumsum(size)
+    begins = in_order[np.minimum(ends - count, len(in_order) - 1)]
+    # Too few clips to share, or clips that all begin at one frame and cannot be told apart, stay in training.
+    usable = (count > 0) & (size >= 3) & (in_order[ends - size] < begins)
+    held = usable[trial_of] & (first >= begins[trial_of])
+    overlapping = usable[trial_of] & ~held & (first + table["length"][rows] > begins[trial_of])
+    return np.where(held, 1, np.where(overlapping, 2, 0)).astype(np.int8)

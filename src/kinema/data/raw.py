@@ -38,6 +38,21 @@ def locate(root: Path, name: str, source: str) -> Path:
     )
 
 
+def load_array(path: Path) -> np.ndarray:
+    """Numbers of one .npy file, float32 or float64.
+
+    Raises:
+        DataError: it is damaged or holds something else.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read ({error}). Make it again: it must be a plain .npy array.") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise DataError(f"{path} holds no numbers. It must be a .npy array (T, joints, channels).")
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+
+
 def known_options(reader: str, options: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
     """Refuse an option that a reader does not have."""
     for key in options:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kinema.core.streams import stream as of_stream
 from kinema.data.clip_rows import ClipOptions, clip_rows, clip_store
 from kinema.data.input_clips import InputClip
 from kinema.data.raw import raise_fault
@@ -27,21 +26,20 @@ class Recognition:
     """What a network says of one clip.
 
     Attributes:
-        clip: as it was seen, its joints on the axes of the training data.
+        name: of the clip.
+        frames: of the clip.
         spans: (W, 2) first frame, and the frame behind the last, of every window; one for the whole clip.
         probabilities: (W, K) of the classes in every window; rows sum to 1.
         fps: frames per second, None where nobody says.
+        clip: as it was seen, its joints on the axes of the training data; None where it is no longer needed.
     """
 
-    clip: InputClip
+    name: str
+    frames: int
     spans: np.ndarray
     probabilities: np.ndarray
     fps: float | None
-
-    @property
-    def frames(self) -> int:
-        """Frames of the clip."""
-        return self.clip.keypoints.shape[1]
+    clip: InputClip | None = None
 
     @property
     def mean(self) -> np.ndarray:
@@ -95,8 +93,8 @@ class Recogniser:
     ) -> None:
         if task.signature.output != "logits":
             raise ConfigError(
-                f"This network gives {task.signature.output}, which has no class names: it compares clips with examples. "
-                "Use mode=test dataset=ntu120_oneshot, or a network that gives logits."
+                f"This network gives {task.signature.output}, which has no class names: it compares clips with "
+                "examples. Use mode=test dataset=ntu120_oneshot, or a network that gives logits."
             )
         if window is not None and window < 2:
             raise ConfigError(f"predict.window={window} is too short for an action. Use predict.window=64.")
@@ -134,8 +132,8 @@ class Recogniser:
         if waiting:
             yield from self._recognised(waiting)
 
-    def seen(self, clip: InputClip) -> InputClip:
-        """A clip on the axes of the training data: poses that are known to be a camera's are set upright for world data.
+    def _seen(self, clip: InputClip) -> InputClip:
+        """A clip on the axes of the training data: a camera's poses are set upright where these are a room's.
 
         The camera counts as level.
         """
@@ -143,15 +141,9 @@ class Recogniser:
             return clip
         return dataclasses.replace(clip, keypoints=upright(clip.keypoints), camera=False)
 
-    def prepared(self, clip: InputClip) -> np.ndarray:
-        """A whole clip as the network sees it before frames are chosen, (M, T, J, 3)."""
-        clip = self.seen(clip)
-        points = self.options.way.apply(clip.keypoints, clip.score, clip.size, skeleton=self.options.taken)
-        return of_stream(points, self.options.stream, self.options.prepared, score_channel=clip.score is not None)
-
     def _cut(self, clip: InputClip) -> tuple[InputClip, np.ndarray, list[dict[str, Any]]]:
         """A clip, its windows, and their rows for a store."""
-        clip = self.seen(clip)
+        clip = self._seen(clip)
         length = clip.keypoints.shape[1]
         spans = spans_of(length, self.window, self.stride)
         rows: list[dict[str, Any]] = []
@@ -170,7 +162,8 @@ class Recogniser:
         for clip, spans, _ in waiting:
             part = found[start : start + len(spans)]
             start += len(spans)
-            yield Recognition(clip, spans, part, clip.fps or self.data.spec.fps)
+            frames, fps = clip.keypoints.shape[1], clip.fps or self.data.spec.fps
+            yield Recognition(clip.name, frames, spans, part, fps, clip)
 
     @torch.inference_mode()
     def _probabilities(self, rows: list[dict[str, Any]]) -> np.ndarray:

@@ -190,11 +190,11 @@ class ActionHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.fc1(x)
         if self.kind == "embed":
-            return F.normalize(x, dim=-1)
+            return F.normalize(_single(x), dim=-1)
         x = F.relu(self._normalised(x))
         if self.kind == "class":
             return self.fc2(x)
-        coarse, fine = self.fc_group(x).log_softmax(-1), self.fc2(x)
+        coarse, fine = _single(self.fc_group(x)).log_softmax(-1), _single(self.fc2(x))
         inside = (fine[:, :, None] + self.outside).logsumexp(1)  # (B, G), what makes P(class | group) add up to 1
         return fine + (coarse - inside)[:, self.group_of]
 
@@ -205,6 +205,11 @@ class ActionHead(nn.Module):
                 x, self.bn.running_mean, self.bn.running_var, self.bn.weight, self.bn.bias, eps=self.bn.eps
             )
         return self.bn(x)
+
+
+def _single(x: Tensor) -> Tensor:
+    """Half precision, as autocast leaves it, is too coarse for lengths of 1 and sums of probabilities."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _check(backbone: nn.Module, head: str, num_classes: int | None, groups: Sequence[int] | None) -> None:

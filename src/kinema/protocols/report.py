@@ -117,7 +117,9 @@ class Report:
             for row in self.footers.get(name, []):
                 cells = (_cell(self.shown(column, row)) for column in columns)
                 lines.append(f"| {' | '.join(f'**{cell}**' if cell else '' for cell in cells)} |")
-            parts += [f"### By {name.replace('_', ' ')}"] * (len(self.tables) > 1) + ["\n".join(lines)]
+            if len(self.tables) > 1:
+                parts.append(f"### By {name.replace('_', ' ')}")
+            parts.append("\n".join(lines))
         return "\n\n".join(parts) + "\n"
 
     def to_csv(self) -> str:

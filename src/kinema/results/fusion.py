@@ -57,7 +57,7 @@ class Fusion:
         report: of the fused scores, as a test reports; its first table compares the streams.
         weights: per stream, summing to 1.
         temperatures: per stream, and of the "fused" scores where temperatures are fitted.
-        best: name of the best single stream.
+        best: name of the best single stream on the judged clips.
         gain: over the best single stream in the objective; None without labels.
         value: of the objective; None without labels.
         found: the search, where there was one.
@@ -112,7 +112,7 @@ def run(
         fused = fuse.log_softmax(fused / temperatures["fused"])
 
     singles = {name: fuse.log_softmax(one) for name, one in zip(aligned, logits, strict=True)}
-    best = _best(singles, labels, calibrated, measure)
+    best = _best(singles, labels, measure)
     known = labels >= 0
     gain = value = None
     if known.any():
@@ -136,21 +136,12 @@ def run(
     return Fusion(report, shares, temperatures, best, gain, value, found)
 
 
-def _best(
-    singles: Mapping[str, np.ndarray],
-    labels: np.ndarray,
-    calibrated: tuple[list[np.ndarray], np.ndarray] | None,
-    measure: fuse.Objective,
-) -> str:
-    """The best single stream, chosen where the weights were; without validation by hindsight, at the gain's cost."""
-    if calibrated is not None:
-        streams, truth = dict(zip(singles, map(fuse.log_softmax, calibrated[0]), strict=True)), calibrated[1]
-    else:
-        known = np.flatnonzero(labels >= 0)
-        streams, truth = {name: one[known] for name, one in singles.items()}, labels[known]
-    if not len(truth):
+def _best(singles: Mapping[str, np.ndarray], labels: np.ndarray, measure: fuse.Objective) -> str:
+    """The best single stream on the judged clips: chosen by hindsight, which can only make the gain look smaller."""
+    known = np.flatnonzero(labels >= 0)
+    if not len(known):
         return next(iter(singles))
-    values = {name: measure(*fuse.judged(one, truth)) for name, one in streams.items()}
+    values = {name: measure(*fuse.judged(one[known], labels[known])) for name, one in singles.items()}
     return max(values, key=lambda name: values[name])
 
 

@@ -192,7 +192,8 @@ def score_against_frequency(
         name = None if groups is None or group_names is None else group_names[group]
         axes.scatter(count[mine], scores[mine], s=26, color=group_colour(int(group)), alpha=0.85, label=name, zorder=3)
     residual = scores - np.nanmean(scores)
-    if len(shown) > 2 and np.ptp(np.log(count[shown])) > 0:
+    # Classes of nearly one size have no trend.
+    if len(shown) > 2 and count[shown].max() >= 2 * count[shown].min():
         slope, level = np.polyfit(np.log(count[shown]), scores[shown], 1)
         span = np.geomspace(count[shown].min(), count[shown].max(), 50)
         trend = slope * np.log(10.0)

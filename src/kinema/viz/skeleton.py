@@ -144,15 +144,22 @@ class Panel3D:
             axes.add_artist(artist)
         self._bones.set_clip_on(False)  # a jump may leave the panel
 
-    def update(self, pose: np.ndarray, errors: np.ndarray | None = None, worst: float = 0.15) -> None:
+    def update(
+        self,
+        pose: np.ndarray,
+        errors: np.ndarray | None = None,
+        worst: float = 0.15,
+        about: np.ndarray | None = None,
+    ) -> None:
         """Show a pose (J, 3) in metres, z up; the view follows its root over the floor.
 
         Args:
             pose: joints of the skeleton.
             errors: (J,) metres; colours each bone by the error of its outer joint instead of by its side.
             worst: error in metres at the red end of the scale.
+            about: (x, y) that the view follows instead; for several persons in one view.
         """
-        x, y = pose[self.skeleton.root, :2]
+        x, y = pose[self.skeleton.root, :2] if about is None else about
         centre = np.array((x, y, 0.0))
         self._floor.set_segments(self._grid(x, y))
         self._bones.set_segments(_segments(pose - centre, self.skeleton))

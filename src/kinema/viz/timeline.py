@@ -10,11 +10,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from kinema.viz.action_figures import DPI, GROUP_COLOURS, inches
+from kinema.viz.action_figures import DPI, group_colour, inches
 from kinema.viz.skeleton import FLOOR, OTHER, new_figure
 
 _LANE, _ROW = 0.34, 0.22  # inches
-_QUIET = "#57606a"  # of classes that are never the likeliest
+QUIET = "#57606a"  # of classes that are never the likeliest
 
 
 def timeline(
@@ -48,8 +48,7 @@ def timeline(
     lanes = {"predicted": probabilities.argmax(1)}
     if truth is not None:
         lanes["true"] = np.asarray(truth)
-    involved = list(dict.fromkeys(int(one) for lane in lanes.values() for one in lane if one >= 0))
-    colours = {one: GROUP_COLOURS[number % len(GROUP_COLOURS)] for number, one in enumerate(involved)}
+    colours = colours_of(np.concatenate(list(lanes.values())))
     above, below = _LANE * len(lanes), _ROW * len(shown)
     height = 0.95 + above + below
     figure = new_figure(width, height, DPI)
@@ -71,6 +70,12 @@ def timeline(
             axes.axvline(now, color=OTHER, linewidth=1.4, zorder=5)
     figure.text(0.12 / width, 1 - 0.18 / height, title, fontsize=11, weight="bold", va="center")
     return figure
+
+
+def colours_of(labels: np.ndarray) -> dict[int, str]:
+    """A colour for each class that labels (N,) hold, in the order of their first appearance; -1 has none."""
+    involved = dict.fromkeys(int(one) for one in labels if one >= 0)
+    return {one: group_colour(number) for number, one in enumerate(involved)}
 
 
 def segments(labels: np.ndarray, spans: np.ndarray) -> list[tuple[float, float, int]]:
@@ -112,7 +117,7 @@ def _heat(
 ) -> None:
     """A row per class whose colour is the stronger the likelier it is."""
     for row, colour in enumerate(colours):
-        full = np.array(to_rgb(colour or _QUIET))
+        full = np.array(to_rgb(colour or QUIET))
         for (first, last), share in zip(spans, shares[:, row], strict=True):
             shade = tuple(1 - float(share) * (1 - full))
             axes.add_patch(Rectangle((first, row - 0.45), last - first, 0.9, facecolor=shade, linewidth=0))

@@ -28,6 +28,7 @@ def test_folders_are_classes(tmp_path: Path) -> None:
     save(tmp_path / "waving" / "one.npy", clip(0))
     save(tmp_path / "nodding" / "two.npy", clip(1))
     save(tmp_path / "sitting" / "three" / "pose_3d.npy", clip(2))
+    save(tmp_path / ".trash" / "four.npy", clip(3))
     found = table(read(tmp_path), "clip", "label", "split")
     assert found == [("nodding/two", 0, "train"), ("sitting/three", 2, "train"), ("waving/one", 1, "train")]
 

@@ -81,6 +81,11 @@ def test_clips_in_no_list_of_one_folder_have_no_label(tmp_path: Path) -> None:
     assert clips(read(tmp_path, unlabeled="drop")) == {"train": ["a"]}
 
 
+def test_hidden_folders_are_no_clips(root: Path) -> None:
+    (root / "train" / ".cache").mkdir()
+    assert len(read(root)) == 6
+
+
 def test_test_clips_alone_are_enough(root: Path) -> None:
     import shutil
 

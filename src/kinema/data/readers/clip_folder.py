@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from kinema.data.clip_rows import ClipOptions, clip_rows, clip_store
-from kinema.data.raw import Report, one_of, raise_fault
-from kinema.data.readers.ma52 import SPLITS, load_array
+from kinema.data.raw import Report, load_array, one_of, raise_fault
+from kinema.data.readers.ma52 import SPLITS
 from kinema.data.sequences import Sequences
 from kinema.errors import ConfigError, DataError
 
@@ -236,6 +236,8 @@ def _arrays(root: Path) -> Iterator[tuple[str, Path]]:
     """Name below the root and file of every array, in the order of the names."""
     for path in sorted([*root.rglob("*.npy"), *root.rglob("*.npz")]):
         name = path.relative_to(root).with_suffix("")
+        if any(part.startswith(".") for part in name.parts):
+            continue
         own_folder = name.name in ("pose_3d", "pose_2d", "keypoints") and len(name.parts) > 1
         yield (name.parent if own_folder else name).as_posix(), path
 

@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kinema.data.class_list import class_list
 from kinema.data.clip_rows import ClipOptions, clip_rows, clip_store
 from kinema.data.findings import Finding, count, first
-from kinema.data.raw import Report, one_of, raise_fault
+from kinema.data.raw import Report, load_array, one_of, raise_fault
 from kinema.data.sequences import Sequences
 from kinema.errors import ConfigError, DataError
 
@@ -207,7 +205,7 @@ def _scan(folder: Path, file: str) -> tuple[dict[str, Path], tuple[str, ...]]:
     clips: dict[str, Path] = {}
     bare = []
     names = {f"{form.format(split)}" for split in SPLITS for form in FOLDERS}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         if path.is_dir():
             if (path / file).is_file():
                 clips[path.name] = path / file
@@ -317,21 +315,6 @@ def notes(root: Path, **options: Any) -> Iterator[Finding]:
         if alone and chosen.unlabeled == "drop":
             yield Finding("warning", "layout", f"{name}: {len(alone)} x clip without a label: {first(alone)}",
                           "They are left out.")  # fmt: skip
-
-
-def load_array(path: Path) -> np.ndarray:
-    """Numbers of one .npy file, float32 or float64.
-
-    Raises:
-        DataError: it is damaged or holds something else.
-    """
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read ({error}). Make it again: it must be a plain .npy array.") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise DataError(f"{path} holds no numbers. It must be a .npy array (T, joints, channels).")
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
 
 
 def _negative(clip: str, label: int, split: Split) -> DataError:
