@@ -6,10 +6,10 @@
     python scripts/legacy.py python run.py -k gt -arc 3,3,3 -c checkpoint --evaluate epoch_60.bin
     python scripts/legacy.py --run hmsft run_poseformer.py -k gt -f 81 --evaluate gt81f.bin -- trainer=cpu
 
-SYSTEM is videopose3d, poseformer, poseformerv2, hmsft, motionbert, smrnet or humanmac; it may be left out where the
-script's name, its folder or its flags tell. The command goes to stdout, remarks on it to stderr; what has no
-counterpart is refused with exit code 2. --run executes the command; words behind -- are overrides that are added to
-it; --table prints what every flag becomes. All of it: docs/old_commands.md.
+SYSTEM is videopose3d, poseformer, poseformerv2, hmsft, motionbert (with its fork for MA-52), smrnet or humanmac; it may
+be left out where the script's name, its folder or its flags tell. The command goes to stdout, remarks on it to
+stderr; what has no counterpart is refused with exit code 2. --run executes the command; words behind -- are overrides
+that are added to it; --table prints what every flag becomes. All of it: docs/old_commands.md.
 """
 
 from __future__ import annotations

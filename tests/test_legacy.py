@@ -285,7 +285,6 @@ DOCUMENTED = [
     "python train_action_custom.py --evaluate best_epoch.bin",
     "python monitor_training.py",
     "python monitor_training.py plot",
-    "python verify_data_format.py",
 ]
 
 

@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from scripts.legacy import main, translate
+from scripts.legacy import translate
 from scripts.legacy_commands.action_config import KEYS
 from scripts.legacy_commands.flags import LegacyError
 
 from kinema.composition import compose, make
+from tests.e2e.running import in_process
+from tests.parity.golden import ROOT
 from tests.test_legacy import fits, words_of
+
+NOVEL = ROOT / "motionbert" / "ntu" / "ntu120_hrnet_oneshot.pkl"
 
 # configs/action/MB_train_custom.yaml of the fork shanaka95/MotionBERTForMicroActions.
 FORK = {
@@ -68,9 +72,13 @@ def written(folder: Path, script: str, **changes: object) -> str:
             {"finetune": True},
             ["experiment=motionbert/ntu120_oneshot_ft", "dataset.root=data/action", "init=pre/best_epoch.bin"],
         ),
-        ("train_action_custom.py", {}, ["experiment=ma52/fork", "dataset.root=data", "hydra.run.dir=checkpoint_custom"]),
+        (
+            "train_action_custom.py",
+            {},
+            ["experiment=ma52/fork", "dataset.root=data", "hydra.run.dir=checkpoint_custom"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_published_yaml_is_its_recipe(
     tmp_path: Path, script: str, changes: dict[str, object], expected: list[str]
 ) -> None:
@@ -197,7 +205,7 @@ def test_commands_that_never_worked_are_refused(command: str, sentence: str) -> 
 
 def test_keys_of_other_scripts_and_without_effect_are_told(tmp_path: Path) -> None:
     made = translate(shlex.split(written(tmp_path, "train_action.py", temp=0.2, skip_2d_lifting=True, att_fuse=False)))
-    assert [note.split(":")[0] for note in made.notes] == ["att_fuse", "temp", "skip_2d_lifting"]
+    assert {note.split(":")[0] for note in made.notes} == {"att_fuse", "temp", "skip_2d_lifting"}
     assert not any("temperature" in word for word in made.words)
 
 
@@ -223,8 +231,8 @@ def test_every_published_key_is_known() -> None:
     assert {key for values in PUBLISHED.values() for key in values} <= {key.name for key in KEYS}
 
 
-def test_run_goes_from_data_to_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fork's own order: verify, train, monitor, evaluate."""
+def test_the_forks_own_order_of_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verify, train, evaluate, monitor: every command runs as it is translated."""
     random = np.random.default_rng(0)
     for split in ("train", "test"):
         lines = [f"{split}_{number} {number % 2}" for number in range(4)]
@@ -237,15 +245,30 @@ def test_run_goes_from_data_to_curves(tmp_path: Path, monkeypatch: pytest.Monkey
     config = tmp_path / "mine.yaml"
     small = {"epochs": 1, "batch_size": 4, "dim_feat": 8, "dim_rep": 8, "depth": 1, "num_heads": 2, "maxlen": 9}
     config.write_text(yaml.safe_dump(FORK | small | {"clip_len": 9, "action_classes": 2}))
-    more = "dataset.cache_dir=null trainer=cpu model.hidden=8"
-    train = f"--run python train_action_custom.py --config {config}"
-    assert main([*shlex.split(train), "--", *more.split()]) == 0
+    classes = ["dataset.num_classes=2", "dataset.classes=[0,1]", "dataset.cache_dir=null", "hydra.run.dir=checked"]
+    small_run = ["dataset.cache_dir=null", "trainer=cpu", "model.hidden=8"]
+    in_process(*words_of("verify_data_format.py"), *classes)
+    in_process(*words_of(f"train_action_custom.py --config {config}"), *small_run)
     best = "checkpoint_custom/checkpoints/best.ckpt"
-    assert main([*shlex.split(f"{train} --evaluate {best}"), "--", *more.split(), "hydra.run.dir=out"]) == 0
+    in_process(*words_of(f"train_action_custom.py --config {config} -e {best}"), *small_run, "hydra.run.dir=out")
     assert "test/top1" in json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert main(shlex.split("--run python monitor_training.py plot")) == 0
+    in_process(*words_of("monitor_training.py plot"), "hydra.run.dir=monitored")
     assert (tmp_path / "checkpoint_custom" / "monitor.png").is_file()
-    classes = "dataset.num_classes=2 dataset.classes=[0,1] dataset.cache_dir=null hydra.run.dir=checked"
-    assert main(["--run", "verify_data_format.py", "--", *classes.split()]) == 0
     (tmp_path / "data" / "train_labels.txt").write_text("train_0 0\nmissing 1\n")
-    assert main(["--run", "verify_data_format.py", "--", *classes.split()]) != 0
+    with pytest.raises(AssertionError, match="ended with code"):
+        in_process(*words_of("verify_data_format.py"), *classes)
+
+
+@pytest.mark.parity
+@pytest.mark.skipif(not NOVEL.is_file(), reason=f"no golden data in {ROOT}")
+def test_a_published_one_shot_network_is_as_good_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published evaluation, from its yaml and its files, by the old command."""
+    sizes = json.loads((NOVEL.parent / "config.json").read_text())
+    changes = {key: value for key, value in sizes.items() if key in ONE_SHOT} | {"clip_len": sizes["n_frames"]}
+    command = f"{written(tmp_path, 'train_action_1shot.py', **changes)} --evaluate {NOVEL.parent / 'best_epoch.bin'}"
+    monkeypatch.chdir(tmp_path)
+    more = [f"dataset.root={NOVEL.parent}", "dataset.cache_dir=null", "trainer=cpu", "hydra.run.dir=out"]
+    in_process(*words_of(command), *more)
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())["test/top1"]
+    with np.load(NOVEL.parent / "case.npz") as case:
+        assert found == pytest.approx(100 * float(case["oneshot_acc"]), abs=1e-4)

@@ -47,6 +47,8 @@ def _evaluate(command: Command, options: Options) -> None:
         given = below
     command.set("ckpt", str(given))
     if options.script.file == ONESHOT:
+        # Evaluation opened the file of the novel classes only; here either of them will do.
+        command.set("dataset.reader_options.file", ["ntu120_hrnet_oneshot.pkl", "ntu120_hrnet.pkl"])
         command.note("the script evaluated with dropout switched on, so its accuracy varied; here it is off.")
     if "resume" in options:
         command.note("--resume: without effect there beside --evaluate.")

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kinema import launch
+from kinema.checkpoints.agreement import refuse_other_data, refuse_other_preprocess
 from kinema.core.spec import DataSpec, Signature
 from kinema.errors import ConfigError, KinemaError
 
@@ -256,13 +257,9 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
     if config.mode in ("train", "test") and not spec.has_3d and "pose3d" in task.needs:
         raise ConfigError(f"dataset={dataset} has no 3D truth. Use mode=predict or mode=render with it.")
     origin = str(config.ckpt) if config.ckpt else _model_name(config)
-    trained_for = getattr(task.model, "provenance", None)
-    trained_for = getattr(trained_for, "preprocess", None)
-    if trained_for and spec.preprocess and trained_for != spec.preprocess:
-        raise ConfigError(
-            f"{origin} was trained with the preprocessing {trained_for!r}, dataset={dataset} uses {spec.preprocess!r}. "
-            f"Use dataset.preprocess={trained_for}."
-        )
+    source = getattr(task.model, "provenance", None)
+    if source is not None:
+        refuse_other_preprocess(origin, source.preprocess, spec, dataset)
     for key, kind, found, wanted in (
         ("num_joints", "input", signature.joints, spec.skeleton2d),
         ("num_joints_out", "output", signature.joints_out, spec.skeleton),
@@ -286,17 +283,13 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
                 f"Use model.num_frames={frames} (a freshly trained model), "
                 f"or drop dataset.frames to follow the model (dataset.frames=null)."
             )
-    if signature.in_channels not in (2, 3, 5):
+    if spec.classes is None and signature.in_channels not in (2, 3, 5):
         raise ConfigError(f"{origin} takes {signature.in_channels} channels; 2 (x, y), 3 (x, y, score) or 5 (and the "
                           f"way to the next frame) exist. Use model.in_channels=2.")  # fmt: skip
-    told = getattr(getattr(task.model, "provenance", None), "spec", None)
-    if told and told.skeleton2d and spec.skeleton2d and told.skeleton2d.joints != spec.skeleton2d.joints:
-        raise ConfigError(
-            f"{origin} was trained on {told.skeleton2d.name} keypoints, dataset={dataset} gives "
-            f"{spec.skeleton2d.name}. "
-            f"Use dataset.{'skeleton2d' if 'skeleton2d' in config.dataset else 'skeleton'}={told.skeleton2d.name}."
-        )
-    _refuse_other_input(task.model, origin, config)
+    if source is not None:
+        trained = (source.config or {}).get("dataset") or {}
+        classifies = signature.classes is not None
+        refuse_other_data(origin, source.spec, trained, spec, plain(config)["dataset"], classifies=classifies)
     task.check(signature, spec)
     if config.objective.startswith("val/") or config.objective.startswith("test/"):
         known = set(task.scalars())
@@ -321,31 +314,18 @@ def _check_classes(signature: Signature, spec: DataSpec, config: DictConfig, ori
         if not config.ckpt:
             remedy = f"Use model.num_classes={count}, or drop model.num_classes to follow the data set"
         raise ConfigError(f"{origin} has {signature.classes} classes but dataset={dataset} has {count}. {remedy}.")
+    if signature.in_channels != spec.in_channels:
+        remedy = f"Use model.in_channels={spec.in_channels}"
+        if config.ckpt or spec.in_channels == 3:
+            remedy = "Use the dataset.transforms it was trained with: [{with_motion: {scale: 10}}] makes six channels"
+        raise ConfigError(
+            f"{origin} takes {signature.in_channels} channels but dataset={dataset} gives {spec.in_channels}. {remedy}."
+        )
     if signature.persons is not None and signature.persons != spec.persons:
         raise ConfigError(
             f"{origin} takes {signature.persons} persons but dataset={dataset} gives {spec.persons}. "
             f"Use dataset.persons={signature.persons}."
         )
-
-
-def _refuse_other_input(model: nn.Module, origin: str, config: DictConfig) -> None:
-    """Refuse data whose input is written otherwise than the checkpoint was trained with: it would predict garbage."""
-    from kinema.data.transforms import spelt, writing
-
-    record = getattr(getattr(model, "provenance", None), "config", None) or {}
-    streams = record.get("dataset", {}).get("stream"), config.dataset.get("stream")
-    if None not in streams and streams[0] != streams[1]:
-        raise ConfigError(
-            f"{origin} was trained on dataset.stream={streams[0]}, now it is {streams[1]}. "
-            f"Use dataset.stream={streams[0]}."
-        )
-    trained, now = record.get("dataset", {}).get("transforms"), plain(config)["dataset"].get("transforms")
-    if trained is None or now is None or writing(trained) == writing(now):
-        return
-    raise ConfigError(
-        f"{origin} was trained with dataset.transforms={spelt(trained)}, now it is {spelt(now)}. "
-        f"Use the experiment it was trained with, or 'dataset.transforms={spelt(trained)}'."
-    )
 
 
 def _model_name(config: DictConfig) -> str:

@@ -151,6 +151,18 @@ def test_shares_of_mixup_have_the_moments_of_the_beta_distribution(alpha: float)
     assert (drawn.diff() >= 0).all()
 
 
+def test_motion_follows_the_body_through_a_mirror() -> None:
+    items = batch()
+    entry = {"with_motion": {"scale": 10.0}}
+    out = apply(entry, items)["pose"]
+    assert out.shape[-1] == 6
+    assert torch.equal(out[..., :3], items["pose"])
+    assert torch.allclose(out[:, :, :-1, :, 3:], 10 * items["pose"].diff(dim=2))
+    assert not out[:, :, -1, :, 3:].any()
+    mirrored = apply(entry, {**items, "pose": mirror_pose(items["pose"], BODY)})["pose"]
+    assert torch.allclose(mirror_pose(out, BODY), mirrored, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [

@@ -88,6 +88,14 @@ def listed(split: str, line: str) -> Any:
     return tamper
 
 
+def relabelled(old: str, new: str) -> Any:
+    def tamper(root: Path) -> None:
+        path = root / "train_labels.txt"
+        path.write_text(path.read_text().replace(old, new))
+
+    return tamper
+
+
 def both(*tampers: Callable[[Path], None]) -> Any:
     def tamper(root: Path) -> None:
         for one in tampers:
@@ -104,11 +112,6 @@ def broken(root: Path) -> None:
     (root / "train/0001_1/pose_3d.npy").write_bytes(b"no array")
 
 
-def unlearnt(root: Path) -> None:
-    path = root / "train_labels.txt"
-    path.write_text(path.read_text().replace(".mp4 2", ".mp4 1"))
-
-
 def slight(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float64) * 1.5 + 1e-6
 
@@ -118,7 +121,11 @@ CLIP = clip_layouts.clip(71)
 HOLE = np.where(np.arange(9)[:, None, None] == 5, np.nan, CLIP)
 
 FOUND = {
-    "id range": (listed("train", "0001_1 7"), "fault", "Clip 0001_1 has label 7, but 3 classes have the ids 0 to 2."),
+    "id range": (
+        relabelled("0001_1.mp4 1", "0001_1.mp4 7"), "fault",
+        "Clip 0001_1 has label 7, but 3 classes have the ids 0 to 2.",
+    ),
+    "two ids": (listed("train", "0001_1 2"), "fault", "train_labels.txt gives 0001_1 two different ids."),
     "NaN": (array("train/0001_1", HOLE), "fault", "Clip 0001_1: 1 of 9 frames hold NaN (first 5)."),
     "no frame": (array("val/0010_0", CLIP[:0]), "fault", "Clip 0010_0 is empty: no frame."),
     "one frame": (array("val/0010_0", CLIP[:1]), "fault", "Clip 0010_0 has 1 frame, dataset.min_frames=2."),
@@ -139,7 +146,9 @@ FOUND = {
         both(copied("train/0001_1", "train/9999"), listed("train", "9999 1")), "warning",
         "copies: 1 clip twice under two names: train/0001_1 = train/9999",
     ),
-    "class not trained": (unlearnt, "fault", "classes: train: 1 of 3 classes have no clip: sitting"),
+    "class not trained": (
+        relabelled(".mp4 2", ".mp4 1"), "fault", "classes: train: 1 of 3 classes have no clip: sitting",
+    ),
     "class not tested": (
         lambda root: (root / "test_labels.txt").write_text("0020_0 0\n0021_1 1\n0022_2 1\n"), "warning",
         "classes: test: 1 of 3 classes have no clip: sitting",
@@ -194,6 +203,12 @@ def test_validation_cut_from_training_is_examined_too(root: Path) -> None:
     findings = examined(root, split_val=None, validation__by="clip", validation__share=0.34)
     assert "classes: val: 3 clips of 3 classes, 1 of each" in texts(findings, "ok")
     assert "splits: 3 clips of split val are in no stage" in texts(findings, "warning")
+
+
+def test_a_split_that_is_not_there_is_told(root: Path) -> None:
+    said = texts(examined(root, split_test="tset"), "warning")
+    assert "splits: test: no clip is of split tset" in said
+    assert "splits: 3 clips of split test are in no stage" in said
 
 
 def test_one_recording_on_both_sides_is_a_fault(root: Path) -> None:

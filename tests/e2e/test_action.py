@@ -139,7 +139,8 @@ def test_embeddings_are_trained_by_contrast_and_judged_by_exemplars(
     in_process(
         *SHORT[:2], *own(home), *DST, "trainer.max_epochs=1", "model.head=embed",
         "task.losses={cross_entropy:0,supcon:1}",
-        "task.protocol=oneshot", "task.protocol_options.oneshot.exemplar_split=train", "dataset.split_test=[train,test]",
+        "task.protocol=oneshot", "task.protocol_options.oneshot.exemplar_split=train",
+        "dataset.split_test=[train,test]",
         "dataset.order=per_class", "dataset.batch_size=6",
         "dataset.selection=test", "dataset.validation.by=null", "hydra.run.dir=run",
     )  # fmt: skip

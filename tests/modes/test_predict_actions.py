@@ -15,6 +15,8 @@ from kinema import composition
 from kinema.composition import compose
 from kinema.errors import CheckpointError, ConfigError, DataError
 from kinema.modes import predict
+from tests.checkpoints import tiny
+from tests.checkpoints.test_action_layouts import SCHEDULER, net, saved
 from tests.data.bodies import synthetic
 from tests.data.clip_layouts import clip, save
 from tests.data.keypoint_formats import FORMATS, SIZE
@@ -69,7 +71,8 @@ def test_a_folder_gets_the_probabilities_that_a_test_gives(tmp_path: Path, netwo
         for batch in data.test_dataloader():
             probabilities = task.predict(data.transform(batch)).exp()
             for row, one in zip(batch["index"].tolist(), probabilities, strict=True):
-                wanted[str(windows.sequences.table["clip"][max(row, 0)])] = one.numpy()
+                clip_name = str(windows.sequences.table["clip"][max(row, 0)])
+                wanted[clip_name.removeprefix("test/")] = one.numpy()
     assert len(wanted) == 2 and set(found) == set(wanted)
     for name, one in wanted.items():
         np.testing.assert_allclose(found[name], one, atol=1e-6)
@@ -90,7 +93,9 @@ def test_windows_of_a_long_clip_are_recognised_like_clips_of_their_own(tmp_path:
     for one in told["windows"]:
         np.save(tmp_path / "part.npy", long[one["first"] : one["last"] + 1])
         (alone,) = run(tmp_path / "alone", network, tmp_path / "part.npy", "predict.top=3")["clips"]
-        assert alone["classes"] == one["classes"]
+        for first, second in zip(alone["classes"], one["classes"], strict=True):
+            assert first["class"] == second["class"]
+            assert first["probability"] == pytest.approx(second["probability"], abs=1e-5)  # other batch, other rounding
     with (tmp_path / "run" / "predictions" / "actions.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [line["class_1"] for line in lines] == [one["classes"][0]["class"] for one in told["windows"]]
@@ -245,6 +250,32 @@ def test_an_official_file_needs_the_name_of_its_data(tmp_path: Path, network: Pa
         run(tmp_path, official, tmp_path / "one.npy")
 
 
+def test_a_forks_checkpoint_gets_its_published_input(tmp_path: Path) -> None:
+    """Prepared here step by step: one scale per axis, even frames, an empty second person, the crop of all persons."""
+    network = net(
+        backbone={"model": "dstformer", "args": tiny.DSTFORMER | {"num_joints": 17, "num_frames": 12, "num_heads": 4}},
+        num_classes=52,
+    )
+    path = saved(tmp_path, network, scheduler=SCHEDULER)
+    raw = clip(1, frames=20)
+    np.save(tmp_path / "one.npy", raw)
+    words = ("dataset=ma52_fork", "dataset.frames=12", "paths.data_dir=/nowhere")
+    run(tmp_path, path, tmp_path / "one.npy", *words)
+
+    centred = raw - raw[:, :1]
+    pose = (centred / centred.std((0, 1)))[np.arange(12) * 20 // 12]
+    both = np.stack([pose, np.zeros_like(pose)])
+    seen = both[both[..., 2] != 0][:, :2]
+    low, high = seen.min(0), seen.max(0)
+    both[..., :2] = (both[..., :2] - (low + high) / 2) / (high - low).max()
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(np.clip(both, -1, 1)).float()[None]).softmax(-1)[0]
+    (found,) = scores(tmp_path).values()
+    np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4)
+    with pytest.raises(ConfigError, match="trained with the preprocessing 'ma52_fork'"):
+        run(tmp_path, path, tmp_path / "one.npy", "dataset=ma52", *words[1:], "dataset.persons=2")
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -266,4 +297,4 @@ def test_options_that_cannot_be_are_refused(
 def test_another_stream_than_the_network_was_trained_on_is_refused(tmp_path: Path, network: Path) -> None:
     np.save(tmp_path / "one.npy", clip(1))
     with pytest.raises(ConfigError, match=r"Use dataset.stream=joint"):
-        run(tmp_path, network, tmp_path / "one.npy", *SMALL[5:], "dataset.stream=bone")
+        run(tmp_path, network, tmp_path / "one.npy", *SMALL[7:], "dataset.stream=bone")

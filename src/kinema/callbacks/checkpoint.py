@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -24,6 +25,23 @@ class RunCheckpoint(ModelCheckpoint):
         super().__init__(
             enable_version_counter=False, auto_insert_metric_name=False, save_on_train_epoch_end=None, **options
         )
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save what is best; the last weights too, better or not."""
+        super().on_validation_end(trainer, pl_module)
+        if not self._should_save_on_train_epoch_end(trainer):
+            self._renew_last(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The same, where validation comes at the end of every epoch."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if self._should_save_on_train_epoch_end(trainer):
+            self._renew_last(trainer)
+
+    def _renew_last(self, trainer: pl.Trainer) -> None:
+        # Lightning renews last.ckpt only beside a new best, and a killed run would go on from there.
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of the run that is continued, with its best file."""

@@ -18,7 +18,7 @@ from kinema.data.class_list import ClassList, class_list
 from kinema.data.held_out import held_out
 from kinema.data.sequences import Sequences
 from kinema.data.source import Source
-from kinema.data.transforms import resolve
+from kinema.data.transforms import resolve, writing
 from kinema.data.windows import Windows
 from kinema.errors import ConfigError, DataError
 
@@ -141,6 +141,7 @@ class ActionDataModule(BaseDataModule):
             )
         self.split = {"train": _names(split_train), "val": _names(split_val), "test": _names(split_test)}
         self.validation, self.selection = _validation(validation), selection
+        self.unlabeled = unlabeled
         self.frames = signature.frames if frames is None and signature is not None else frames
         self.rule, self.eval_rule, self.test_clips, self.repeat = rule, eval_rule, test_clips, repeat
         if min(test_clips, repeat) < 1:
@@ -151,7 +152,7 @@ class ActionDataModule(BaseDataModule):
         self.spec = DataSpec(
             skeleton=named_skeleton(skeleton),
             skeleton2d=named_skeleton(skeleton),
-            in_channels=3,
+            in_channels=6 if "with_motion" in (name for name, _ in writing(transforms)) else 3,
             unit="network",
             space="network",
             preprocess=preprocess,
@@ -206,12 +207,17 @@ class ActionDataModule(BaseDataModule):
         names = self.split[stage]
         if names is None:
             return np.empty(0, np.int64)
-        return np.flatnonzero(np.isin(self.sequences.table["split"], names))
+        table = self.sequences.table
+        chosen = np.isin(table["split"], names)
+        if stage == "train" and self.unlabeled == "drop":
+            chosen &= table["label"] >= 0
+        return np.flatnonzero(chosen)
 
     def _open(self, stage: str) -> Windows:
         chosen = self.sequences.select(self.rows(stage))
         self._refuse_empty(chosen, stage)
         checks.refuse_nonfinite(chosen)
+        self._check_labels(chosen, stage)
         if self.frames is None:
             raise ConfigError("dataset.frames is null and there is no model to follow. Use dataset.frames=100.")
         if stage == "train":
@@ -222,22 +228,39 @@ class ActionDataModule(BaseDataModule):
 
     def _training(self, chosen: Sequences) -> Windows:
         assert self.frames is not None
-        if (chosen.table["label"] < 0).any():
-            row = int(np.flatnonzero(chosen.table["label"] < 0)[0])
-            raise DataError(
-                f"{chosen.table['clip'][row]} has no label, and training needs one. Leave the clip out of the list, "
-                "or use dataset.unlabeled=drop."
-            )
-        counts = self.training_counts()
-        absent = [name for name, count in zip(self.classes.names, counts or (), strict=False) if not count]
-        if absent and self.protocol != "oneshot":  # whose novel classes are not trained on
-            log.warning("No training clip shows %s: these classes cannot be learnt.", _few(absent))
         frozen = self.rule == "frozen"
         rule = "random" if frozen else self.rule
         windows = Windows.clips(
             chosen, self.frames, rule=rule, persons=self.persons, seed=self.seed, cut=self.cut, frozen=frozen
         )
         return windows.subset(np.tile(np.arange(len(windows)), self.repeat)) if self.repeat > 1 else windows
+
+    def _check_labels(self, chosen: Sequences, stage: str) -> None:
+        """Refuse clips without a label where one is needed, and tell which classes a stage lacks."""
+        labels, what = chosen.table["label"], {"train": "training", "val": "validation"}.get(stage, "test")
+        if stage == "train" and (labels < 0).any():
+            clip = chosen.table["clip"][int((labels < 0).argmax())]
+            raise DataError(
+                f"Clip {clip} has no label, and training needs one. Write it into the label list, or leave such clips "
+                "out: dataset.unlabeled=drop."
+            )
+        if (labels < 0).all():
+            if stage == "val":
+                raise DataError(
+                    f"dataset={self.name} has withheld labels for all clips to validate on. Cut clips from training "
+                    "instead: dataset.split_val=null dataset.selection=val dataset.validation.by=clip."
+                )
+            if stage == "test":
+                log.warning("The labels of these clips are withheld, so nothing is scored. Use mode=submit input=RUN.")
+            return
+        counts = np.bincount(labels[labels >= 0], minlength=len(self.classes.names))
+        absent = [name for name, count in zip(self.classes.names, counts, strict=True) if not count]
+        if not absent or self.protocol == "oneshot":  # whose novel classes are not trained on
+            return
+        remedy = "They are in no score but the strict ones."
+        if stage == "train":
+            remedy = "They cannot be learnt: add clips, or take them out of dataset.classes and dataset.num_classes."
+        log.warning("No %s clip shows %s. %s", what, _few(absent), remedy)
 
     def transform(self, batch: dict[str, Tensor], *, training: bool = False) -> dict[str, Tensor]:
         """Make `pose` of a gathered batch: the stored poses, augmented in training, and the transforms."""
@@ -263,23 +286,35 @@ class ActionDataModule(BaseDataModule):
     def _refuse_empty(self, chosen: Sequences, stage: str) -> None:
         if len(chosen):
             return
-        here = sorted({str(name) for name in self.sequences.table["split"]})
         what = {"train": "train on", "val": "validate on"}.get(stage, "test on")
+        if stage == "train" and np.isin(self.sequences.table["split"], self.split["train"] or ()).any():
+            raise DataError(
+                f"No training clip of dataset={self.name} has a label. Write them into the label list, or name another "
+                "split: dataset.split_train=NAME."
+            )
         remedy = f"Use dataset.split_{'test' if stage == 'predict' else stage}=NAME."
         if stage == "val":
             remedy = (
-                "Cut clips from training: dataset.validation.by=clip; or choose by the test split as the papers do: "
-                "dataset.selection=test."
+                "Cut clips from training: dataset.split_val=null dataset.validation.by=clip; or choose by the test "
+                "split as the papers do: dataset.selection=test."
             )
         raise DataError(
             f"dataset={self.name} has nothing to {what}: {self.source.root} holds the splits "
-            f"{', '.join(here) or '(none)'}. {remedy}"
+            f"{', '.join(self._splits())}. {remedy}"
         )
+
+    def _splits(self) -> list[str]:
+        return sorted({str(name) or "(none)" for name in self.sequences.table["split"]})
 
     def has_test(self) -> bool:
         """Whether there are labelled test clips; where the labels are withheld, mode=submit writes predictions."""
         rows = self._of("test")
         if not len(rows):
+            if self.split["test"] is not None:
+                log.warning(
+                    "Nothing is tested: no clip is of dataset.split_test=%s; the splits here are %s.",
+                    ",".join(self.split["test"]), ", ".join(self._splits()),
+                )  # fmt: skip
             return False
         if (self.sequences.table["label"][rows] < 0).all():
             log.warning("The labels of the test split are withheld: mode=submit writes predictions for it.")

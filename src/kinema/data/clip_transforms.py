@@ -191,6 +191,19 @@ def mixup(batch: Batch, draws: Draws, *, alpha: float) -> Batch:
     return {**batch, "pose": pose, "persons": persons, "mix": share, "partner": batch["label"].flip(0)}
 
 
+def with_motion(batch: Batch, draws: Draws, *, scale: float) -> Batch:
+    """Append the way of every coordinate to the next frame that is shown: six channels; zero in the last frame.
+
+    Args:
+        batch: any, of 3D clips.
+        draws: unused.
+        scale: of the ways, which are small beside the places.
+    """
+    pose = batch["pose"]
+    way = torch.cat([pose.diff(dim=2), torch.zeros_like(pose[:, :, :1])], dim=2)
+    return {**batch, "pose": torch.cat([pose, scale * way], dim=-1)}
+
+
 CLIP_TRANSFORMS: dict[str, Callable[..., Batch]] = {
     "random_move": random_move,
     "crop_scale": crop_scale,
@@ -202,6 +215,7 @@ CLIP_TRANSFORMS: dict[str, Callable[..., Batch]] = {
     "drop_frames": drop_frames,
     "drop_part": drop_part,
     "mixup": mixup,
+    "with_motion": with_motion,
 }
 
 

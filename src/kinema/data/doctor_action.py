@@ -78,6 +78,12 @@ def _contents(sequences: Sequences, data: ActionDataModule) -> Iterator[Finding]
             "warning", "splits", f"{unused} clips of split {name or '(none)'} are in no stage",
             f"Fine where they are not needed; else dataset.split_train={name or 'NAME'}.",
         )  # fmt: skip
+    for stage, names in data.split.items():
+        if names is not None and not np.isin(table["split"], names).any():
+            yield Finding(
+                "warning", "splits", f"{stage}: no clip is of split {first(names)}",
+                f"Fine where it is not needed; else dataset.split_{stage}=NAME.",
+            )  # fmt: skip
 
 
 def _classes(sequences: Sequences, data: ActionDataModule, rows: dict[str, np.ndarray]) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ def mirror_pose(pose: Tensor, skeleton: Skeleton) -> Tensor:
 
     Args:
         pose: (..., J, C), x first; 2D with the origin in the middle of the image, or 3D. A pose of five channels ends
-            with the velocities of x and y, of which the former is negated too.
+            with the velocities of x and y, one of six with those of x, y and z: that of x is negated too.
         skeleton: of this pose; 2D and 3D may have different ones.
 
     Returns:
@@ -27,6 +27,8 @@ def mirror_pose(pose: Tensor, skeleton: Skeleton) -> Tensor:
     mirrored = pose.index_select(-2, _flip_index(skeleton.flip_index, pose.device))
     if mirrored.shape[-1] == 5:
         return torch.cat([-mirrored[..., :1], mirrored[..., 1:3], -mirrored[..., 3:4], mirrored[..., 4:]], dim=-1)
+    if mirrored.shape[-1] == 6:
+        return mirrored * mirrored.new_tensor([-1, 1, 1, -1, 1, 1])
     return torch.cat([-mirrored[..., :1], mirrored[..., 1:]], dim=-1)
 
 

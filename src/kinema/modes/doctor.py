@@ -33,7 +33,8 @@ def run(config: DictConfig) -> float | None:
     found = faults(findings)
     if found:
         count = "1 fault" if len(found) == 1 else f"{len(found)} faults"
-        worst = f"{found[0].check}: {found[0].text} {found[0].remedy}".strip()
+        end = "" if found[0].text.endswith((".", "?", "!")) else "."
+        worst = f"{found[0].check}: {found[0].text}{end} {found[0].remedy}".strip()
         raise DataError(f"doctor found {count} in {what}. First: {worst}")
     return None
 

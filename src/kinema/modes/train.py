@@ -11,6 +11,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from kinema import composition, runs
+from kinema.checkpoints.agreement import refuse_other_data, refuse_other_preprocess
+from kinema.core.spec import DataSpec
 from kinema.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ def run(config: DictConfig) -> float | None:
         resume = runs.checkpoint_to_resume(config)
         if resume is not None:
             check_fits(model, resume, dataset=config.dataset.name)
+            _refuse_other_training(resume, model, data, config)
             run_.status("running", resumed_from=str(resume))
         trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
         measured = dict(trainer.callback_metrics)  # a test empties them
@@ -53,6 +56,23 @@ def run(config: DictConfig) -> float | None:
             evaluate=f"run.py {' '.join(runs.overrides())} mode=test ckpt={best}" if best else None,
         )
         return value
+
+
+def _refuse_other_training(resume: Path, model: Any, data: Any, config: DictConfig) -> None:
+    """Refuse to go on with a training on data of another kind than it began with.
+
+    Raises:
+        ConfigError: its last sentence is an override that works.
+    """
+    from kinema.checkpoints.envelopes import read_weights
+
+    record = read_weights(resume).record or {}
+    origin, trained = f"resume={resume}", DataSpec.from_dict(record["spec"]) if record.get("spec") else None
+    dataset = composition.plain(config)["dataset"]
+    refuse_other_preprocess(origin, trained.preprocess if trained else None, data.spec, dataset["name"])
+    before = (record.get("config") or {}).get("dataset") or {}
+    classifies = model.signature.classes is not None
+    refuse_other_data(origin, trained, before, data.spec, dataset, classifies=classifies)
 
 
 def build(config: DictConfig) -> tuple[Any, Any, Any]:

@@ -12,17 +12,10 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from kinema import composition
+from kinema.checkpoints.agreement import PREPARED
 from kinema.checkpoints.envelopes import Weights, read_weights
 from kinema.data.class_list import class_list
 from kinema.errors import CheckpointError, ConfigError, KinemaError
-
-# Data sets whose input the published checkpoints take: by preprocessing, for up to 60 classes and for more.
-_FITTING = {
-    "ma52_fork": ("ma52_fork", "ma52_fork"),
-    "ntu_compat": ("ntu60_compat", "ntu120_oneshot_compat"),
-    "pyskl_2d": ("ntu60_coco", "ntu120_coco"),
-    "pyskl_3d": ("ntu60_3d", "ntu120_3d"),
-}
 
 
 def task_of(config: DictConfig) -> str:
@@ -124,7 +117,7 @@ def _suggestion(found: Weights) -> str:
     """A data set to name for an official file."""
     last = [shape for name, shape in found.shapes.items() if name.endswith(("fc2.weight", "fc_cls.weight"))]
     many = bool(last) and last[0][0] > 60
-    fitting = _FITTING.get(found.preprocess or "")
+    fitting = PREPARED.get(found.preprocess or "")
     if fitting is None:
         return f"such as dataset=ma52_fork for {Path(found.path).name}"
     return f"such as dataset={fitting[many]} (its layout belongs to preprocess={found.preprocess})"

@@ -101,6 +101,8 @@ def test_lists_may_hold_extra_words_blank_lines_and_later_corrections(root: Path
     assert labels.ids == {"0001_01": 0, "0001_02": 0, "0002_01": 2, "0002_02": 0}
     assert labels.repeated == ("0001_01", "0001_02")
     assert labels.broken == ("line 3: broken",)
+    assert labels.disputed == ("0001_01", "0001_02")
+    assert read(root, disputed="last").table["label"].tolist()[:2] == [0, 0]
 
 
 def test_recordings_and_persons_come_from_segments(root: Path) -> None:
@@ -164,6 +166,10 @@ FAULTS = {
     "folder without array": (stray_folder, r"train/empty holds no pose_3d\.npy.*missing=drop"),
     "label without clip": (stray_label, r"test_labels\.txt gives ghost a label, but.*missing=drop"),
     "clip without label": (unlabelled, r"Clip new has no label.*unlabeled=drop"),
+    "two ids": (
+        lambda root: (root / "train_labels.txt").write_text((root / "train_labels.txt").read_text() + "0001_02 0\n"),
+        r"train_labels\.txt gives 0001_02 two different ids.*disputed=last",
+    ),
     "label too large": (label("3"), r"Clip 0002_01 has label 3, but 3 classes have the ids 0 to 2"),
     "negative label": (label("-1"), r"Clip 0002_01 has label -1; ids count from 0.*withheld=\[train\]"),
     "wrong joints": (array(clip_layouts.clip(0, joints=18)), r"Clip 0001_02 has shape \(1, 9, 18, 3\)"),

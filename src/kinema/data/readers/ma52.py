@@ -42,6 +42,7 @@ class Options(ClipOptions):
         splits: those to read where they are there; at least one must be.
         file: name of the array in a clip's folder.
         missing: labels without a clip, and folders without the array: "error" or "drop".
+        disputed: clips that a list gives two ids: "error", or "last": the later one counts.
         withheld: splits whose labels mean nothing; None = the official test list, in which all of them are 0.
         subject: regular expression whose first group in the clip's name is the person; None = unknown.
         segments: optional file beside the splits: split -> clip -> subject, name (of the recording), person, frames.
@@ -51,6 +52,7 @@ class Options(ClipOptions):
     splits: tuple[str, ...] = SPLITS
     file: str = "pose_3d.npy"
     missing: str = "error"
+    disputed: str = "error"
     withheld: tuple[str, ...] | None = None
     subject: str | None = None
     segments: str | None = None
@@ -61,6 +63,7 @@ class Options(ClipOptions):
         """Check names and values."""
         made = cls.parse("ma52", options)
         one_of("missing", made.missing, ("error", "drop"))
+        one_of("disputed", made.disputed, ("error", "last"))
         subject_pattern(made.subject)
         return made
 
@@ -92,11 +95,13 @@ class Labels:
     Attributes:
         ids: clip to id, in the list's order; a later line wins.
         repeated: clips that stand there more than once.
+        disputed: those of them with two ids.
         broken: "line n: text" of lines that say nothing.
     """
 
     ids: dict[str, int]
     repeated: tuple[str, ...] = ()
+    disputed: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
 
     @property
@@ -147,6 +152,7 @@ def read_labels(path: Path) -> Labels:
     """
     ids: dict[str, int] = {}
     repeated: list[str] = []
+    disputed: list[str] = []
     broken: list[str] = []
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         words = line.split()
@@ -162,8 +168,9 @@ def read_labels(path: Path) -> Labels:
             ) from error
         if clip in ids:
             repeated.append(clip)
+            disputed += [clip] * (ids[clip] != label)
         ids[clip] = label
-    return Labels(ids, tuple(dict.fromkeys(repeated)), tuple(broken))
+    return Labels(ids, tuple(dict.fromkeys(repeated)), tuple(dict.fromkeys(disputed)), tuple(broken))
 
 
 def layout(root: Path, options: Options) -> list[Split]:
@@ -325,7 +332,7 @@ def _negative(clip: str, label: int, split: Split) -> DataError:
 
 
 def _refuse_strays(split: Split, options: Options, report: Report) -> None:
-    """Labels without clip, folders without array, and a split without list."""
+    """Labels without clip, two labels of a clip, folders without array, and a split without list."""
     if split.name and split.listed is None and options.unlabeled == "error":
         report(
             DataError(
@@ -333,9 +340,16 @@ def _refuse_strays(split: Split, options: Options, report: Report) -> None:
                 "one `clip id` per line."
             )
         )
+    where = split.listed.name if split.listed is not None else ""
+    for clip in split.labels.disputed if options.disputed == "error" else ():
+        report(
+            DataError(
+                f"{where} gives {clip} two different ids. Give every clip one, or let the later line count: "
+                "dataset.reader_options.disputed=last."
+            )
+        )
     if options.missing == "drop":
         return
-    where = split.listed.name if split.listed is not None else ""
     for clip in split.ghosts:
         report(
             DataError(
