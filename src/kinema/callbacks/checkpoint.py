@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -25,6 +26,14 @@ class RunCheckpoint(ModelCheckpoint):
         super().__init__(
             enable_version_counter=False, auto_insert_metric_name=False, save_on_train_epoch_end=None, **options
         )
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        """Whether a score is among the best; of equal ones the later stays, whose weights were trained for longer.
+
+        Accuracies on few validation clips reach 100 % early.
+        """
+        ties = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
+        return ties or super().check_monitor_top_k(trainer, current)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save what is best; the last weights too, better or not."""

@@ -192,15 +192,19 @@ def mixup(batch: Batch, draws: Draws, *, alpha: float) -> Batch:
 
 
 def with_motion(batch: Batch, draws: Draws, *, scale: float) -> Batch:
-    """Append the way of every coordinate to the next frame that is shown: six channels; zero in the last frame.
+    """Append the velocity of every joint, from each frame that is shown to the next: six channels; zero in the last.
+
+    Velocities are per frame of the clip, however many were left out between: clips of any length are shown by equally
+    many frames, and how fast somebody moves would be lost.
 
     Args:
         batch: any, of 3D clips.
         draws: unused.
-        scale: of the ways, which are small beside the places.
+        scale: of the velocities, which are small beside the places.
     """
     pose = batch["pose"]
-    way = torch.cat([pose.diff(dim=2), torch.zeros_like(pose[:, :, :1])], dim=2)
+    passed = batch["frames"].diff(dim=1).abs().clamp_min(1).to(pose)[:, None, :, None, None]
+    way = torch.cat([pose.diff(dim=2) / passed, torch.zeros_like(pose[:, :, :1])], dim=2)
     return {**batch, "pose": torch.cat([pose, scale * way], dim=-1)}
 
 
