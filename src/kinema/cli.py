@@ -59,7 +59,7 @@ def _job(config: DictConfig) -> float | None:
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
     output_dir = Path(hydra_config.runtime.output_dir).absolute()
     try:
-        with launch.one_job(output_dir, list(hydra_config.overrides.task), _config_flags(sys.argv[1:])):
+        with launch.one_job(output_dir, list(hydra_config.overrides.task), launch.config_flags(sys.argv[1:])):
             return mode_function(config.mode)(config)
     except KinemaError as error:
         if in_sweep:  # Hydra ends a sweep on SystemExit and goes on after an Exception
@@ -80,17 +80,6 @@ def mode_function(mode: str):
         near = difflib.get_close_matches(str(mode), known, n=1)
         raise ConfigError(f"mode={mode} is unknown ({', '.join(known)}). Use mode={near[0] if near else 'train'}.")
     return importlib.import_module(f"kinema.modes.{mode}").run
-
-
-def _config_flags(arguments: list[str]) -> list[str]:
-    """--config-name and --config-dir as given, which every rank needs again."""
-    kept = []
-    for i, word in enumerate(arguments):
-        if word.startswith(("--config-name", "--config-dir", "-cn", "-cd")):
-            kept.append(word)
-            if "=" not in word and i + 1 < len(arguments):
-                kept.append(arguments[i + 1])
-    return kept
 
 
 def _explain(error: Exception) -> str:

@@ -226,10 +226,14 @@ def refuse_unserved(task: str, spec: DataSpec, config: DictConfig) -> None:
         ConfigError: its last sentence is an override that works.
     """
     if task not in spec.tasks:
+        remedy = f"Use dataset={_SERVING.get(task, 'synthetic')}, or another task."
+        if len(spec.tasks) == 1:
+            (other,) = spec.tasks
+            fitting = "" if config.ckpt or model_was_chosen() or other not in _FITTING else f" model={_FITTING[other]}"
+            remedy = f"Use task={other}{fitting}."
         raise ConfigError(
             f"dataset={config.dataset.name} serves "
-            f"{', '.join(sorted(spec.tasks)) or 'prediction of new videos only'}, not task={task}. "
-            f"Use dataset={_SERVING.get(task, 'synthetic')}, or another task."
+            f"{', '.join(sorted(spec.tasks)) or 'prediction of new videos only'}, not task={task}. {remedy}"
         )
 
 
@@ -244,6 +248,8 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
         remedy = f"Use model={_FITTING.get(task.name, 'dstformer_tiny')}, or another task."
         if config.ckpt:
             remedy = f"Use task={_TASK_OF.get(signature.output, 'lifting')}, or another checkpoint."
+            if config.mode == "render" and signature.output in _TASK_OF:
+                remedy = f"Use mode=predict task={_TASK_OF[signature.output]} input=CLIP, which draws clips."
         raise ConfigError(
             f"task={task.name} needs a model that gives {' or '.join(sorted(task.outputs))}, but "
             f"{config.ckpt or _model_name(config)} gives {signature.output}. {remedy}"

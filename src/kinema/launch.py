@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +16,9 @@ from typing import Any, TextIO
 
 RANK_ARGUMENTS = "KINEMA_RANK_ARGS"
 _KEPT = ("hydra.job.name=", "hydra.output_subdir=")  # appended by Lightning for ranks above 0, still wanted
+# Folders that tell the time of a run or its number in a sweep, and names that the files of any training have.
+_STAMP = re.compile(r"\d{4}-\d\d-\d\d|\d+$")
+_GENERIC = re.compile(r"(best|last|latest|epoch|step|model|checkpoint)([_=-].*)?$")
 _LAUNCHER_IDS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID")
 
 
@@ -70,6 +75,17 @@ def one_job(output_dir: Path, overrides: list[str], config_flags: list[str]) -> 
         os.environ.update(before)
 
 
+def config_flags(arguments: list[str]) -> list[str]:
+    """--config-name and --config-dir as given, which every rank needs again."""
+    kept = []
+    for i, word in enumerate(arguments):
+        if word.startswith(("--config-name", "--config-dir", "-cn", "-cd")):
+            kept.append(word)
+            if "=" not in word and i + 1 < len(arguments):
+                kept.append(arguments[i + 1])
+    return kept
+
+
 def stamp(pattern: str) -> str:
     """Name a run by the launcher's job id where ranks start separately (torchrun, SLURM), else by the clock."""
     if "LOCAL_RANK" in os.environ or "SLURM_PROCID" in os.environ:
@@ -79,11 +95,48 @@ def stamp(pattern: str) -> str:
     return datetime.now().strftime(pattern)
 
 
-def run_name(experiment: str | None, model: str, dataset: str) -> str:
-    """Folder name of a run: its experiment, or model and dataset."""
+def process() -> dict[str, Any]:
+    """What `alive` needs to know of this process."""
+    return {"pid": os.getpid(), "host": socket.gethostname()}
+
+
+def alive(status: Mapping[str, Any]) -> bool | None:
+    """Whether the process of a `status.json` still runs; None where that cannot be known from this machine."""
+    number = status.get("pid")
+    if not isinstance(number, int) or status.get("host") != socket.gethostname():
+        return None
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's process
+        return True
+    return True
+
+
+def standing(status: Mapping[str, Any]) -> str:
+    """How a run stands by its `status.json`: "lost" where it says running and its process is gone."""
+    state = str(status.get("status", ""))
+    return "lost" if state == "running" and alive(status) is False else state
+
+
+def run_name(experiment: str | None, model: str, dataset: str, checkpoint: str | None = None) -> str:
+    """Folder name of a run: its experiment, the checkpoint it looks at, or model and dataset."""
     if experiment and experiment not in ("null", "None"):
         return experiment.replace("/", "_")
+    if checkpoint and checkpoint not in ("null", "None"):
+        return _checkpoint_name(Path(checkpoint))
     return f"{model}-{dataset}".replace("/", "_")
+
+
+def _checkpoint_name(path: Path) -> str:
+    """A checkpoint's file, after the run or the folder that it lies in where the file alone says little.
+
+    "outputs/action/stgcnpp-ntu60/<time>/checkpoints/best.ckpt" is "stgcnpp-ntu60-best".
+    """
+    folders = [part for part in path.absolute().parent.parts[1:] if part != "checkpoints" and not _STAMP.match(part)]
+    words = [*folders[-1:], path.stem] if _GENERIC.match(path.stem) else [path.stem]
+    return re.sub(r"[^\w.+-]+", "_", "-".join(words))
 
 
 def log_name() -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from kinema import composition, launch
 from kinema.errors import ConfigError, KinemaError
@@ -50,8 +51,9 @@ class Run:
         write_atomic(self.folder / "environment.json", json.dumps(environment, indent=1))
 
     def status(self, state: str, **more: Any) -> None:
-        """Record how the run stands: running, finished, interrupted or failed."""
+        """Record how the run stands: running (and in which process), finished, interrupted or failed."""
         if self.main:
+            more = more | (launch.process() if state == "running" else {})
             write_atomic(self.folder / "status.json", json.dumps({"status": state, **more}, indent=1))
 
     def metrics(self, values: Mapping[str, float], meta: Mapping[str, Any]) -> None:
@@ -69,7 +71,7 @@ class Run:
 def recorded(config: DictConfig) -> Iterator[Run]:
     """Keep `status.json` true however the run ends, and turn interruptions into their exit codes."""
     run = Run(config)
-    resume = f"{Path(sys.argv[0]).name} {' '.join(overrides())} resume=auto".strip()
+    resume = command("resume=auto", folder=run.folder)
     try:
         yield run
     except KinemaError as error:
@@ -87,7 +89,7 @@ def recorded(config: DictConfig) -> Iterator[Run]:
     else:
         path = run.folder / "status.json"
         more = json.loads(path.read_text()) if run.main and path.is_file() else {}
-        more.pop("status", None)
+        more = {key: value for key, value in more.items() if key not in ("status", *launch.process())}
         run.status("finished", **more)
 
 
@@ -98,6 +100,31 @@ def overrides() -> list[str]:
     if not HydraConfig.initialized():
         return []
     return [word for word in HydraConfig.get().overrides.task if not word.startswith("resume=")]
+
+
+def command(*words: str, folder: Path | None = None) -> str:
+    """A command for the shell: this job again, with further words.
+
+    Args:
+        words: overrides that come last.
+        folder: of the job, where the command is to go on in it and not in a new one beside: kept where the user chose
+            it, or a sweep did.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    place: list[str] = []
+    if folder is not None and HydraConfig.initialized():
+        typed = HydraConfig.get().overrides.hydra
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            place = [f"hydra.run.dir='{folder}'"]
+        else:
+            place = [word for word in typed if not word.startswith("hydra.mode=")]
+    program = Path(sys.argv[0])
+    start = ["python", sys.argv[0]] if program.suffix == ".py" else [program.name]
+    if program.name == "__main__.py":
+        start = ["python", "-m", "kinema"]
+    return shlex.join([*start, *launch.config_flags(sys.argv[1:]), *overrides(), *place, *words])
 
 
 def _versions() -> dict[str, str]:
@@ -141,8 +168,8 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
 def checkpoint_to_resume(config: DictConfig) -> Path | None:
     """The checkpoint that `resume` means, or None to begin from the start.
 
-    `auto` takes the furthest readable checkpoint of this run directory, else of the newest run beside it (same task
-    and experiment, or same model and data set).
+    `auto` takes the furthest readable checkpoint of this run directory, else of the newest run beside it that was cut
+    short in the same training: the same network, data set, task and seed.
 
     Raises:
         ConfigError: for a missing file (naming those that exist) or a training that has already finished.
@@ -150,9 +177,8 @@ def checkpoint_to_resume(config: DictConfig) -> Path | None:
     if not config.resume:
         return None
     if config.resume == "auto":
-        found = _furthest(composition.output_dir(config))
+        found = _cut_short(config)
         if found is None:
-            log.info("resume=auto: no earlier run to go on with; starting from the beginning")
             return None
     else:
         found = Path(config.resume)
@@ -182,19 +208,64 @@ def _already_finished(config: DictConfig, epoch: int, step: int) -> str | None:
     return None
 
 
-def _furthest(folder: Path) -> Path | None:
-    siblings = sorted(folder.parent.glob("*/"), key=lambda path: path.name, reverse=True)
-    for candidate in [folder, *(one for one in siblings if one.absolute() != folder)]:
-        ranked = []
-        for path in candidate.glob("checkpoints/*.ckpt"):
-            progress = _progress(path)
-            if progress is None:
-                log.warning("resume=auto: %s cannot be read and is skipped", path)
-            else:
-                ranked.append((progress, path.name == "last.ckpt", path))
-        if ranked:
-            return max(ranked)[-1]
+# What may change in a training that goes on, of the data set and of the task: places, speed and evaluation.
+_FREE = frozenset(
+    {"root", "cache_dir", "num_workers", "eval_batch_size", "test_clips", "variants", "objective", "objective_mode"}
+    | {"protocol", "protocol_options", "flip_average", "chunk", "scan_backend"}
+)
+
+
+def _cut_short(config: DictConfig) -> Path | None:
+    """The checkpoint that `resume=auto` goes on with; says what it passes over where there is none."""
+    folder = composition.output_dir(config)
+    own = _furthest(folder)
+    if own is not None:
+        return own
+    beside = [path for path in folder.parent.glob("*/") if path.absolute() != folder]
+    written = {path: [file.stat().st_mtime for file in path.glob("checkpoints/*.ckpt")] for path in beside}
+    passed = []
+    for candidate in sorted((path for path in beside if written[path]), key=lambda path: max(written[path]))[::-1]:
+        reason = _another_training(candidate, config)
+        found = None if reason else _furthest(candidate)
+        if found is not None:
+            return found
+        passed.append(f"{candidate.name} ({reason or 'cannot be read'})")
+    log.info("resume=auto: no interrupted run to go on with; starting from the beginning")
+    if passed:
+        more = f" and {len(passed) - 3} more" if len(passed) > 3 else ""
+        log.info("resume=auto passed over %s%s; one of them: resume=FILE", ", ".join(passed[:3]), more)
     return None
+
+
+def _another_training(folder: Path, config: DictConfig) -> str | None:
+    """Why a run beside is none to go on with; None where it is one."""
+    try:
+        status = json.loads((folder / "status.json").read_text())
+        stored: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.resolved.yaml"), resolve=True)
+    except (OSError, ValueError, YAMLError) as error:
+        return f"its {Path(getattr(error, 'filename', None) or 'status.json').name} cannot be read"
+    if status.get("status") == "finished" or launch.alive(status):  # those of other machines may have been killed
+        return "finished" if status.get("status") == "finished" else "still running"
+    if stored.get("mode") != "train":
+        return "no training"
+    ours = composition.plain(config)
+    for group in ("model", "dataset", "task"):
+        theirs = stored.get(group) or {}
+        for key, value in ours[group].items():  # what only one of them has is of another version of Kinema
+            if key not in _FREE and key in theirs and theirs[key] != value:
+                return f"another {group}" if key in ("_target_", "name") else f"another {group}.{key}"
+    return None if stored.get("seed") == ours["seed"] else "another seed"
+
+
+def _furthest(folder: Path) -> Path | None:
+    ranked = []
+    for path in folder.glob("checkpoints/*.ckpt"):
+        progress = _progress(path)
+        if progress is None:
+            log.warning("resume=auto: %s cannot be read and is skipped", path)
+        else:
+            ranked.append((progress, path.name == "last.ckpt", path))
+    return max(ranked)[-1] if ranked else None
 
 
 def _progress(path: Path) -> tuple[int, int, int] | None:

@@ -6,6 +6,8 @@ import csv
 import json
 import logging
 import math
+import shlex
+import statistics
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from kinema.errors import DataError
+from kinema.launch import standing
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +60,7 @@ def members(folder: Path) -> list[dict[str, Any]]:
         found.append(
             {
                 "run": run.name,
-                "status": status["status"],
+                "status": standing(status),
                 "reason": str(status.get("reason", "")),
                 "objective": status.get("objective"),
                 "name": config.get("objective", "objective"),
@@ -94,29 +97,54 @@ def summarise(folder: Path) -> dict[str, Any] | None:
             told = dict(_split(word) for word in run["overrides"])
             cells = [told.get(key, "") for key in varied] + [run["metrics"].get(key, "") for key in others]
             writer.writerow([run["run"], run["status"], run["objective"], *cells, run["reason"]])
+    tested = _tested(name)
+    results = [tested] if any(tested in run["metrics"] for run in runs) and tested != name else []
     table = Table(title=f"{folder}: {len(runs)} runs")
-    for column in ("run", "status", name, *varied):
+    for column in ("run", "status", name, *results, *varied):
         table.add_column(column, justify="left" if column == "status" else "right")
     for run in ordered:
         told = dict(_split(word) for word in run["overrides"])
-        value = run["objective"]
-        shown = f"{value:.4g}" if isinstance(value, (int, float)) else "-"
-        table.add_row(run["run"], run["status"], shown, *(told.get(key, "") for key in varied))
+        shown = [_shown(run["objective"]), *(_with_interval(run["metrics"], result) for result in results)]
+        table.add_row(run["run"], run["status"], *shown, *(told.get(key, "") for key in varied))
     console = Console() if Console().is_terminal else Console(width=160)
     console.print(table)
     failed = [run for run in runs if run["status"] != "finished"]
     for run in failed:
         console.print(f"failed: run {run['run']} ({run['status']}): {run['reason'] or 'see its run.log'}", markup=False)
     best = ordered[0] if rank(ordered[0]) < math.inf else None
-    if best is not None:
+    if best is not None and varied != ["seed"]:  # the best of some seeds is no finding
         console.print(f"best: {name} {best['objective']:.4g} with", markup=False)
-        console.print(f"  python run.py {' '.join(best['overrides'])}", markup=False, soft_wrap=True)
-    groups = _over_seeds(runs)
-    for title, values in groups.items():
-        mean = sum(values) / len(values)
-        deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
-        console.print(f"{title}: {mean:.4g} ± {deviation:.2g} over {len(values)} seeds", markup=False)
+        console.print(f"  python run.py {shlex.join(best['overrides'])}", markup=False, soft_wrap=True)
+    for group in _over_seeds(runs):
+        title = " ".join(w for w in group[0]["overrides"] if _split(w)[0] in varied and _split(w)[0] != "seed") or "all"
+        for column in (name, *results):
+            values = [_value(run, name, column) for run in group]
+            known = [float(value) for value in values if isinstance(value, (int, float))]
+            if len(known) > 1:
+                mean, deviation = statistics.fmean(known), statistics.stdev(known)
+                told = f"{title}: {column} {mean:.4g} ± {deviation:.2g} over {len(known)} seeds"
+                console.print(told, markup=False, soft_wrap=True)
     return best
+
+
+def _tested(objective: str) -> str:
+    """The test result beside an objective that was measured on validation data."""
+    return f"test/{objective.partition('/')[2] or objective}"
+
+
+def _value(run: dict[str, Any], name: str, column: str) -> Any:
+    return run["objective"] if column == name else run["metrics"].get(column)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, (int, float)) else "-"
+
+
+def _with_interval(metrics: dict[str, Any], name: str) -> str:
+    """A result with its confidence interval, where it has one: "81.5 (73.4 to 87.5)"."""
+    low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+    interval = "" if low is None or high is None else f" ({_shown(low)} to {_shown(high)})"
+    return _shown(metrics.get(name)) + interval
 
 
 def _split(word: str) -> tuple[str, str]:
@@ -134,11 +162,11 @@ def _varied(runs: list[dict[str, Any]]) -> list[str]:
     return [key for key, values in seen.items() if len(values) > 1]
 
 
-def _over_seeds(runs: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Finished members that differ in their seed only: objective values by the rest of their overrides."""
-    groups: dict[str, list[float]] = {}
+def _over_seeds(runs: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Finished members in groups that differ in their seed only."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for run in runs:
-        if run["status"] == "finished" and isinstance(run["objective"], (int, float)):
-            rest = " ".join(word for word in run["overrides"] if not word.startswith("seed="))
-            groups.setdefault(rest or "all", []).append(float(run["objective"]))
-    return {key: values for key, values in groups.items() if len(values) > 1}
+        if run["status"] == "finished":
+            rest = tuple(word for word in run["overrides"] if not word.startswith("seed="))
+            groups.setdefault(rest, []).append(run)
+    return [members for members in groups.values() if len(members) > 1]

@@ -14,14 +14,16 @@ from kinema.callbacks.report import RunReport
 from kinema.protocols.report import Report
 
 
-def validated(callback: RunReport, value: float, best: float | None, mode: str = "max") -> None:
+def validated(
+    callback: RunReport, value: float, best: float | None, mode: str = "max", selection: str | None = "val"
+) -> None:
     """One validation whose scores are its value, while the checkpoint callback knows `best`."""
     keeper = SimpleNamespace(
         monitor="val/top1", mode=mode, best_model_score=None if best is None else torch.tensor(best)
     )
     trainer = SimpleNamespace(
         sanity_checking=False, is_global_zero=True, callback_metrics={"val/top1": torch.tensor(value)},
-        checkpoint_callback=keeper, current_epoch=0, global_step=0,
+        checkpoint_callback=keeper, current_epoch=0, global_step=0, datamodule=SimpleNamespace(selection=selection),
     )  # fmt: skip
     report = Report("action", version=1, scalars={}, arrays={"scores": np.full((1, 2), value)})
     task = SimpleNamespace(objective="val/top1", reports={"val": report})
@@ -45,6 +47,14 @@ def test_a_validation_that_diverged_or_ties_changes_nothing(tmp_path: Path) -> N
     callback = RunReport(str(tmp_path))
     validated(callback, 2.0, None)
     validated(callback, float("nan"), 2.0)
+    assert kept(tmp_path) == 2
+
+
+def test_nothing_is_kept_where_the_test_clips_choose_the_checkpoint(tmp_path: Path) -> None:
+    """mode=fuse would find its weights on the clips that it is judged on."""
+    validated(RunReport(str(tmp_path)), 2.0, None, selection="test")
+    assert not (tmp_path / "predictions").exists()
+    validated(RunReport(str(tmp_path)), 2.0, None, selection=None)  # a data module without such a choice
     assert kept(tmp_path) == 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from kinema import launch
 from kinema.composition import build_data, build_task, check, compose, make
 from kinema.core.spec import Signature
 from kinema.errors import ConfigError
+from kinema.protocols.registry import ACTION
 
 CONF = launch.config_dir()
 # Given by composition at run time, not by yaml.
@@ -196,6 +198,30 @@ def test_numbers_in_yaml_are_numbers() -> None:
         container = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         if "dataset" in path.parts or "task" in path.parts or "model" in path.parts or "trainer" in path.parts:
             walk(container, str(Path(path).relative_to(CONF)))
+
+
+@pytest.mark.parametrize("name", ["ma52", "ma52_fork", "ntu60", "ntu120_oneshot_compat"])
+def test_bones_are_neither_shifted_nor_cropped_and_the_remedy_works(name: str) -> None:
+    words = ["task=action", f"dataset={name}", "dataset.stream=bone"]
+
+    def augment(*more: str) -> list[dict[str, dict[str, float]]]:
+        node = compose([*words, *more]).dataset
+        make(node, _partial_=True, _recursive_=False)(signature=None)
+        return list(OmegaConf.to_container(node)["augment"])  # type: ignore[call-overload,index]
+
+    with pytest.raises(ConfigError, match=r"dataset\.stream=bone holds differences") as refused:
+        augment()
+    (move,) = augment(*re.findall(r"'(dataset\.[^']+)'", str(refused.value)))
+    assert move["random_move"]["angle"] == 10
+    assert move["random_move"]["shift"] == 0
+    augment("dataset.stream=joint")
+
+
+def test_options_of_protocols_in_yaml_are_the_constructors() -> None:
+    options = compose(["task=action"]).task.protocol_options
+    for name, protocol in {one.name: one for one in ACTION.values()}.items():
+        arguments = set(inspect.signature(protocol.__init__).parameters) - {"self", "windows", "classes"}
+        assert {str(key) for key in options[name]} == arguments - {"training_counts"}
 
 
 def test_get_class_finds_every_target() -> None:

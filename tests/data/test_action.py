@@ -45,6 +45,20 @@ def test_frames_of_a_test_clip_are_spread_evenly_over_each_person(tmp_path: Path
                 assert np.array_equal(pose[person].numpy(), whole[chosen])
 
 
+def test_transforms_of_places_are_for_joints_alone(tmp_path: Path) -> None:
+    crop = {"crop_scale": {"train": [1.0, 3.0], "test": [2.0, 2.0]}}
+    module(tmp_path, augment=["random_move"], transforms=[crop])
+    module(tmp_path, stream="bone", augment=[{"random_move": {"shift": 0.0}}, {"turn": {"degrees": 10}}])
+    with pytest.raises(
+        ConfigError, match=r"but random_move shifts them\. Use '.*=\[\{random_move:\{shift:0\}\}\]', or"
+    ):
+        module(tmp_path, stream="bone_motion", augment=["random_move"])
+    with pytest.raises(
+        ConfigError, match=r"box around the joints\. Use 'dataset.transforms=\[\]', or dataset.stream=joint"
+    ):
+        module(tmp_path, stream="joint_motion", transforms=[crop])
+
+
 def test_training_frames_change_with_the_epoch_unless_frozen(tmp_path: Path) -> None:
     def frames(data: Any, epoch: int) -> dict[int, list[int]]:
         windows = data.windows("train")

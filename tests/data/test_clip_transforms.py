@@ -73,11 +73,13 @@ def test_random_move_is_the_published_drift_with_our_draws() -> None:
     assert torch.equal(apply("random_move", items, preprocess="ma52_fork")["pose"], expected)
 
 
-def test_accumulated_moves_go_on_from_the_epochs_before() -> None:
+def test_moves_start_from_the_stored_clip_in_every_epoch() -> None:
     items = batch()
-    entry = {"random_move": {"accumulate": True}}
-    second = apply("random_move", {**items, "pose": apply("random_move", items)["pose"]}, epoch=1)["pose"]
-    assert torch.allclose(apply(entry, items, epoch=1)["pose"], second, atol=1e-6)
+    unit = Draws(3, 299, items["draw"], items["draw"][:1]).uniform("random_move", (4, 2))
+    expected = drift(items["pose"], drift_ranges(unit))
+    assert torch.equal(apply("random_move", items, preprocess="ma52_fork", epoch=299)["pose"], expected)
+    with pytest.raises(ConfigError, match=r"random_move has no option 'accumulate'\. It has: angle, scale, shift"):
+        apply({"random_move": {"accumulate": True}}, items)
 
 
 def test_crop_draws_from_the_range_of_the_stage() -> None:

@@ -18,6 +18,8 @@ from kinema.data.doctor import examine
 from kinema.data.doctor_action import same_clips
 from kinema.data.findings import Finding, faults
 from kinema.data.readers import ma52
+from kinema.data.synthetic.actions import perform
+from kinema.data.synthetic.skeleton import Body
 from kinema.errors import DataError
 from kinema.modes import doctor
 from tests.data import clip_layouts
@@ -219,11 +221,42 @@ def test_one_recording_on_both_sides_is_a_fault(root: Path) -> None:
 
 
 def test_millimetres_are_found_where_metres_matter(root: Path) -> None:
-    assert "units: people extend over 1.9 metres" in texts(examined(root, preprocess="heading"), "ok")
+    assert "units: people extend over 1.7 metres" in texts(examined(root, preprocess="heading"), "ok")
     for path in root.rglob("*.npy"):
         np.save(path, 1000 * np.load(path))
     assert "these are no metres" in texts(examined(root, preprocess="heading"), "fault")
     assert faults(examined(root)) == []
+
+
+def standing(root: Path, turn: Callable[[np.ndarray], np.ndarray]) -> None:
+    random = np.random.default_rng(0)
+    for number, path in enumerate(sorted(root.rglob("pose_3d.npy"))):
+        np.save(path, turn(perform("walk", Body.draw(random), random, 9 + number, 50.0)).astype(np.float32))
+
+
+def camera(pose: np.ndarray) -> np.ndarray:
+    return np.stack([pose[..., 0], -pose[..., 2], pose[..., 1]], -1)
+
+
+def test_axes_are_looked_at_where_z_must_point_up(root: Path) -> None:
+    standing(root, lambda pose: pose)
+    assert "axes: z points up" in texts(examined(root, preprocess="heading"), "ok")
+    assert "axes: " not in texts(examined(root), "ok")
+    standing(root, camera)
+    findings = examined(root, preprocess="heading")
+    assert "axes: most people lie, or z does not point up" in texts(findings, "warning") and not faults(findings)
+    standing(root, lambda pose: pose * [1, 1, -1])
+    assert "axes: z points down" in texts(examined(root, preprocess="heading"), "fault")
+
+
+def test_clips_that_were_lifted_in_camera_axes_are_a_fault_where_z_must_point_up(root: Path) -> None:
+    record = root / "train" / "lifted.json"
+    record.write_text(json.dumps({"axes": "camera: x right, y down, z away", "unit": "metres", "fps": 50}))
+    said = texts(examined(root, preprocess="heading"), "fault")
+    assert "axes: clips are in camera axes" in said and str(record) in said and "lift.axes=up" in said
+    assert faults(examined(root)) == []
+    record.write_text("{")
+    assert "lifted.json is damaged" in texts(examined(root, preprocess="heading"), "fault")
 
 
 def test_a_published_split_that_is_not_whole_is_told(root: Path) -> None:

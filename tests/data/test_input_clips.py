@@ -58,12 +58,28 @@ def test_poses_are_of_one_or_several_persons(tmp_path: Path) -> None:
 
 
 def test_poses_of_predict_are_in_camera_axes(tmp_path: Path) -> None:
-    meta = np.asarray(json.dumps({"fps": 50}))
+    meta = np.asarray(json.dumps({"fps": 50, "unit": "metres"}))
     np.savez(tmp_path / "p.npz", **{"pose3d/a": clip(1), "pose3d/b": clip(2, frames=5)}, meta=meta)
     first, second = poses(tmp_path / "p.npz", "p")
     assert (first.name, second.name) == ("p/a", "p/b")
-    assert first.camera and first.fps == 50
+    assert first.camera and first.fps == 50 and first.unit == "metres"
     assert second.keypoints.shape == (1, 5, 17, 3)
+
+
+def test_a_record_of_lifting_says_axes_unit_and_speed(tmp_path: Path) -> None:
+    path, other = tmp_path / "train" / "deep" / "a" / "pose_3d.npy", tmp_path / "train" / "b.npy"
+    save(path, clip(1))
+    save(other, clip(1))
+    for axes, camera in (("camera: x right, y down, z away from the camera", True), ("x right, z up", False)):
+        (tmp_path / "lifted.json").write_text(json.dumps({"axes": axes, "unit": "metres", "fps": 25}))
+        (found,) = poses(path, "x")
+        assert (found.camera, found.unit, found.fps) == (camera, "metres", 25)
+    (own,) = poses(other, "x")  # mode=lift gives no file that name
+    assert not own.camera and own.unit == ""
+    for damaged in ("{", "[]", "{}"):
+        (tmp_path / "lifted.json").write_text(damaged)
+        with pytest.raises(DataError, match=r"lifted\.json is damaged .* mode=lift"):
+            poses(path, "x")
 
 
 def test_pixels_are_no_poses(tmp_path: Path) -> None:

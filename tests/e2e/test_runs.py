@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -154,7 +155,9 @@ def test_sigterm_saves_and_exits_143(tmp_path: Path) -> None:
     child.send_signal(signal.SIGTERM)
     assert child.wait(timeout=120) == 143
     status = json.loads((tmp_path / "stopped" / "status.json").read_text())
-    assert status["status"] == "interrupted" and "resume=auto" in status["resume"]
+    assert status["status"] == "interrupted" and "pid" not in status
+    typed = shlex.split(status["resume"])
+    assert typed == ["python", str(REPOSITORY / "run.py"), *words, "resume=auto"]
 
 
 def test_sweep_lists_members_failures_and_the_best_command(tmp_path: Path) -> None:

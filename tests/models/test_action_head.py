@@ -165,6 +165,32 @@ def test_distributed_training_waits_for_no_unused_parameter(tmp_path: Path) -> N
         distributed.destroy_process_group()
 
 
+class Across(nn.SyncBatchNorm):
+    """Notes that a rank came to where the others wait for it; a real one needs GPUs."""
+
+    met = 0
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        self.met += 1
+        return input
+
+
+@pytest.mark.parametrize(("ranks", "met"), [(2, 1), (1, 0)])
+def test_a_rank_with_one_clip_takes_part_in_statistics_of_all_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranks: int, met: int
+) -> None:
+    distributed = torch.distributed
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        monkeypatch.setattr(distributed, "get_world_size", lambda *_: ranks)
+        model = net().train()
+        model.head.bn = Across(model.head.bn.num_features)
+        model(poses(model, 1))
+        assert model.head.bn.met == met
+    finally:
+        distributed.destroy_process_group()
+
+
 def test_partial_training_leaves_the_unused_head_frozen() -> None:
     model = net()
     freeze_but(model, ["head.*", "backbone.*blocks_st*", "backbone.head.*"])

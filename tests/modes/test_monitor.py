@@ -43,6 +43,15 @@ def test_a_run_gives_a_table_a_picture_and_a_page(tmp_path: Path, capsys: pytest
     assert 'http-equiv="refresh"' not in page
 
 
+def test_a_training_by_steps_says_how_many_are_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, rows in (("early", ROWS[:3]), ("later", ROWS)):
+        folder = written(tmp_path / name, rows)
+        (folder / "config.resolved.yaml").write_text("objective: val/top1\ntrainer: {max_epochs: 20, max_steps: 12}\n")
+    monitored(tmp_path)
+    shown = capsys.readouterr().out
+    assert "epoch 2, step 8 of 12" in shown and " step 4 of 12" in shown.replace("epoch 2, step", "")
+
+
 def test_panels_hold_what_was_logged(tmp_path: Path) -> None:
     panels = monitor.panels_of(trainings(written(tmp_path / "run")))
     assert list(panels) == ["Loss", "top1", "Learning rate"]  # one term is the loss itself

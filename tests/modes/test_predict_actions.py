@@ -14,12 +14,13 @@ import torch
 from kinema import composition
 from kinema.composition import compose
 from kinema.errors import CheckpointError, ConfigError, DataError
-from kinema.modes import predict
+from kinema.modes import lift, predict
 from tests.checkpoints import tiny
 from tests.checkpoints.test_action_layouts import SCHEDULER, net, saved
 from tests.data.bodies import synthetic
 from tests.data.clip_layouts import clip, save
 from tests.data.keypoint_formats import FORMATS, SIZE
+from tests.e2e.running import run as command
 from tests.modes.action_networks import CLASSES, SMALL, lifter, trained
 
 
@@ -166,6 +167,24 @@ def test_a_lifter_turns_keypoints_into_what_a_network_of_poses_takes(tmp_path: P
     assert told["clips"][0]["frames"] == 12
 
 
+def test_the_command_line_lifts_names_and_says_what_was_left_out(tmp_path: Path, network: Path) -> None:
+    """As a user types it: the run's folder comes from Hydra, and the lifter is composed beside it."""
+    lifting = lifter(tmp_path / "lifter.ckpt")
+    save(tmp_path / "seen" / "good.npy", points("h36m17"))
+    save(tmp_path / "seen" / "nobody.npy", np.zeros((9, 17, 3), np.float32))
+    words = [
+        "mode=predict", "task=action", f"ckpt={network}", f"input={tmp_path / 'seen'}", f"predict.lifter={lifting}",
+        f"predict.width={SIZE[0]}", f"predict.height={SIZE[1]}", f"hydra.run.dir={tmp_path}/run",
+    ]  # fmt: skip
+    ended = command(*words, cwd=tmp_path, check=False)
+    assert ended.returncode == 2, ended.stderr[-3000:]
+    assert "error: 1 of 2 clips were left out" in ended.stderr and "actions.json" in ended.stderr
+    told = json.loads((tmp_path / "run" / "predictions" / "actions.json").read_text())
+    assert [one["clip"] for one in told["clips"]] == ["good"]
+    assert [one["clip"] for one in told["left_out"]] == ["nobody"]
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "failed"
+
+
 def test_lifted_poses_are_set_upright_for_networks_of_a_room(tmp_path: Path) -> None:
     network = trained(tmp_path / "room.ckpt", "dataset.preprocess=heading")
     lifting = lifter(tmp_path / "lifter.ckpt")
@@ -178,6 +197,39 @@ def test_lifted_poses_are_set_upright_for_networks_of_a_room(tmp_path: Path) -> 
         (pose,) = [file[name] for name in file.files if name.startswith("pose3d/")]
     np.save(tmp_path / "up.npy", np.stack([pose[..., 0], pose[..., 2], -pose[..., 1]], -1))
     assert run(tmp_path, network, tmp_path / "up.npy")["clips"][0]["classes"] == told["clips"][0]["classes"]
+
+
+def test_clips_of_mode_lift_are_set_upright_as_their_record_says(tmp_path: Path) -> None:
+    network = trained(tmp_path / "room.ckpt", "dataset.preprocess=heading")
+    lifting = lifter(tmp_path / "lifter.ckpt")
+    save(tmp_path / "seen" / "test" / "a.npy", points("h36m17"))
+    size = (f"predict.width={SIZE[0]}", f"predict.height={SIZE[1]}")
+    told = []
+    for axes in ("camera", "up"):
+        out = tmp_path / axes
+        words = [f"ckpt={lifting}", f"input={tmp_path / 'seen'}", f"lift.output={out}", f"lift.axes={axes}", *size]
+        paths = f"paths.output_dir={tmp_path / 'lift'}"
+        lift.run(compose(["mode=lift", "dataset=custom", "lift.workers=1", paths, *words]))
+        told += [run(tmp_path, network, out)["clips"], run(tmp_path, network, out / "test/a/pose_3d.npy")["clips"]]
+    for (one,) in told:
+        assert one["classes"] == told[0][0]["classes"]
+
+
+def test_other_units_than_metres_are_told_where_metres_matter(
+    tmp_path: Path, network: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    room = trained(tmp_path / "room.ckpt", "dataset.preprocess=heading")
+    for name, scale in (("metres", 1.0), ("millimetres", 1000.0), ("twice", 0.001)):
+        save(tmp_path / "clips" / f"{name}.npy", (scale * clip(1)).astype(np.float32))
+    run(tmp_path, network, tmp_path / "clips")  # takes any unit
+    assert "no metres" not in caplog.text
+    run(tmp_path, room, tmp_path / "clips")
+    said = [line for line in caplog.messages if "these are no metres" in line]
+    assert [line.split()[0] for line in said] == ["millimetres", "twice"]
+    meta = np.asarray(json.dumps({"fps": 50, "unit": "half image widths"}))
+    np.savez(tmp_path / "image.npz", **{"pose3d/a": clip(1)}, meta=meta)
+    run(tmp_path, room, tmp_path / "image.npz")
+    assert "image is in half image widths: these are no metres" in caplog.text
 
 
 def test_class_names_come_from_the_checkpoint(tmp_path: Path, network: Path) -> None:
@@ -220,7 +272,9 @@ def test_a_clip_that_cannot_be_gets_its_sentence(fault: str, tmp_path: Path, net
 def test_faulty_clips_of_a_folder_are_left_out_and_named(tmp_path: Path, network: Path) -> None:
     for name, array in (("good", clip(1)), ("flat", clip(1) * (1, 1, 0))):
         save(tmp_path / "clips" / name / "pose_3d.npy", array.astype(np.float32))
-    told = run(tmp_path, network, tmp_path / "clips")
+    with pytest.raises(DataError, match=r"1 of 2 clips were left out, all others are recognised"):
+        run(tmp_path, network, tmp_path / "clips")
+    told = json.loads((tmp_path / "run" / "predictions" / "actions.json").read_text())
     assert [one["clip"] for one in told["clips"]] == ["good"]
     assert [one["clip"] for one in told["left_out"]] == ["flat"] and "is flat" in told["left_out"][0]["reason"]
     (tmp_path / "clips" / "good" / "pose_3d.npy").unlink()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from kinema.core import keypoints, losses, motion
+from kinema.core import losses, motion
 from kinema.core.clip_preprocess import clip_preprocess
 from kinema.core.crop import crop_scale
-from kinema.core.preprocess import preprocess
 from kinema.core.skeleton import skeleton
 from kinema.core.streams import stream
-from kinema.data.safe_pickle import load_pickle
 from tests.parity.golden import Arrays, Case, cases
 
 pytestmark = pytest.mark.parity
@@ -127,115 +124,6 @@ def spread(clip: np.ndarray, count: int) -> np.ndarray:
 def with_person(clip: np.ndarray) -> np.ndarray:
     """A clip (T, J, C) with an absent second person."""
     return np.stack([clip, np.zeros_like(clip)])
-
-
-@cases("action", "c_ntu")
-def test_ntu_input(case: Case) -> None:
-    arrays = case.arrays()
-    records = records_of(case.file("ntu60_tiny.pkl"))
-    for name in arrays.names():
-        if found := re.fullmatch(r"(\w+_n(\d+))_names", name):
-            check_ntu_split(case, arrays, found[1], int(found[2]), records)
-    steps = sorted({name.split("_")[0] for name in arrays.names("step")})
-    for step in steps:
-        height, width = arrays[f"{step}_img_shape"].tolist()
-        seen = preprocess("motionbert_action").to_network(arrays[f"{step}_in"], width, height)
-        case.close(f"{step} make_cam", seen, arrays[f"{step}_make_cam"])
-        tracked = motion.repair_identities(seen).astype(np.float64)
-        case.close(f"{step} tracking", tracked, arrays[f"{step}_tracking"])
-        case.close(f"{step} h36m", keypoints.coco_to_h36m(tracked), arrays[f"{step}_h36m"])
-    height, width = arrays[f"{steps[0]}_img_shape"].tolist()
-    portrait = preprocess("motionbert_action").to_network(arrays["portrait_in"], height, width)
-    case.close("portrait make_cam", portrait, arrays["portrait_make_cam"])
-    case.close("coco2h36m", keypoints.coco_to_h36m(arrays["coco2h36m_in64"]), arrays["coco2h36m_out64"])
-    check_auxiliary_set(case, case.arrays("case_oneshot_aux.npz"))
-    case.finish()
-
-
-def records_of(path: Path) -> dict[str, dict[str, Any]]:
-    return {record["frame_dir"]: record for record in load_pickle(path)["annotations"]}
-
-
-def check_ntu_split(case: Case, arrays: Arrays, split: str, count: int, records: dict[str, dict[str, Any]]) -> None:
-    names = arrays[f"{split}_names"].tolist()
-    if f"{split}_labels" in arrays:
-        assert arrays[f"{split}_labels"].tolist() == [records[name]["label"] for name in names]
-    found = np.stack([ntu_clip(arrays, f"{split}_draw_", records[name], count) for name in names])
-    case.close(f"{split} motions", found, arrays[f"{split}_motions"], atol=1e-6)
-    check_ntu_items(case, arrays, f"{split}_", found)
-
-
-def check_ntu_items(case: Case, arrays: Arrays, prefix: str, clips: np.ndarray) -> None:
-    for name in arrays.names(f"{prefix}items_"):
-        how = name.removeprefix(f"{prefix}items_")
-        items = torch.from_numpy(clips)
-        if how != "no_crop":
-            items = crop_scale(items, float(how.removeprefix("scale")), batch_axes=1)
-        case.close(name, items, arrays[name], atol=2e-5)
-
-
-def ntu_clip(arrays: Arrays, prefix: str, record: dict[str, Any], count: int) -> np.ndarray:
-    """One annotation as the released network takes it (2, count, 17, 3), at the drawn frames where there are draws."""
-    clip = released(record)
-    frames = record["total_frames"]
-    draws = [arrays[name] for name in arrays.names(prefix) if name.endswith(f"__{record['frame_dir']}")]
-    if draws:
-        return two_persons(clip[:, motion.resample_random(frames, count, draws[0])])
-    return two_persons(clip[:, motion.resample_indices(frames, count)])
-
-
-def released(record: dict[str, Any]) -> np.ndarray:
-    height, width = record["img_shape"]
-    return clip_preprocess("ntu_compat").apply(record["keypoint"], record["keypoint_score"], (width, height))
-
-
-def two_persons(clip: np.ndarray) -> np.ndarray:
-    return clip if len(clip) == 2 else with_person(clip[0])
-
-
-def check_auxiliary_set(case: Case, arrays: Arrays) -> None:
-    records = records_of(case.file("ntu120_tiny.pkl"))
-    kept = arrays["kept_names"].tolist()
-    count = arrays[arrays.names("items_")[0]].shape[2]
-    found = np.stack([ntu_clip(arrays, "draw_", records[name], count) for name in kept])
-    check_ntu_items(case, arrays, "", found)
-    # The labels are test_action_ntu.py's; draws of clips that are not kept moved the generator on.
-    elsewhere(arrays, "new_labels", "old_labels", "old2new", "draw_")
-
-
-@cases("motionbert", "ntu")
-def test_motionbert_ntu_input(case: Case) -> None:
-    arrays, count = case.arrays(), case.json()["n_frames"]
-    container = load_pickle(case.file("ntu60_hrnet.pkl"))
-    val, train = (
-        [record for record in container["annotations"] if record["frame_dir"] in container["split"][name]]
-        for name in ("xsub_val", "xsub_train")
-    )
-    found = np.stack([ntu_clip(arrays, "no draws", record, count) for record in val])
-    case.close("val motions", found, arrays["val_motions"], atol=1e-6)
-    check_ntu_items(case, arrays, "val_", found)
-    for part, records in (("val", val), ("train", train)):
-        assert arrays[f"{part}_labels"].tolist() == [record["label"] for record in records]
-
-    (name,) = arrays.names("train_motions_npseed")
-    random = np.random.RandomState(int(name.removeprefix("train_motions_npseed")))
-    positions = [motion.resample_legacy(record["total_frames"], count, random) for record in train]
-    stored = np.stack([two_persons(released(record)[:, at]) for record, at in zip(train, positions, strict=True)])
-    case.close("training motions", stored, arrays[name], atol=1e-6)
-
-    (name,) = arrays.names("train_items_seed")
-    random = np.random.RandomState(int(name.removeprefix("train_items_seed")))
-    moved, items = [], []
-    for clip in torch.from_numpy(stored):
-        draws = motion.drift_ranges(torch.from_numpy(random.random_sample((4, 2))))
-        moved.append(motion.drift(clip, draws))
-        items.append(crop_scale(moved[-1], random.uniform(1, 3)))
-    case.close("moved in place", torch.stack(moved), arrays["train_motions_after_items"], atol=1e-6)
-    case.close("training items", torch.stack(items), arrays[name], atol=1e-6)
-    elsewhere(arrays, "anchor_", "test_", "oneshot_", "aux_")
-    for path in ("best_epoch.bin", "ntu120_hrnet_oneshot.pkl"):
-        case.file(path)
-    case.finish()
 
 
 @cases("action", "f_topk_supcon")

@@ -289,8 +289,9 @@ def test_pyskl_files_are_written_back(path: Path, tmp_path: Path) -> None:
 def test_one_shot_features(case: Case, tmp_path: Path) -> None:
     """From the published container to the embeddings: preparation, resampling, box of scale 2, network."""
     arrays, config = case.arrays(), case.json()
-    model = network(case, "best_epoch.bin", config, tmp_path)
-    (file,) = (path.name for path in case.path.glob("*_oneshot.pkl"))
+    (weights,) = (path.name for path in case.path.glob("*.bin"))
+    model = network(case, weights, config, tmp_path)
+    (file,) = (path.name for path in case.path.glob("*oneshot*.pkl"))
     container = load_pickle(case.file(file))
     records = {record["frame_dir"]: record for record in container["annotations"]}
     way = clip_preprocess("ntu_compat")
@@ -307,7 +308,7 @@ def test_one_shot_features(case: Case, tmp_path: Path) -> None:
             found = model(torch.stack(clips))
         case.close(f"{split}: labels", [record["label"] for record in chosen], arrays[f"{prefix}_labels"])
         case.close(f"{split}: features", found, arrays[f"{prefix}_feats"], atol=2e-5)
-    # The data are test_action_core.py's, retrieval test_action_metrics.py's.
+    # The data are test_action_ntu.py's, retrieval test_action_metrics.py's.
     for name in (*arrays.names("val_"), *arrays.names("train_"), *arrays.names("oneshot_"), *arrays.names("aux_")):
         assert arrays[name].size
     for path in case.path.glob("*.pkl"):

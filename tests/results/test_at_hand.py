@@ -102,10 +102,56 @@ def test_a_changed_recipe_is_left_out_and_named(tmp_path: Path) -> None:
     found = runs_at_hand.trainings(tmp_path)
     mine, changed = runs_at_hand.of_method(RECIPE, found)
     assert not mine and len(changed) == 1
-    assert "trainer.max_steps=10" in runs_at_hand.left_out("Net", changed)
+    assert "trainer.max_steps=10" in runs_at_hand.left_out(RECIPE, changed)
     row = Method("Net", "Somebody", experiment="cmu/videopose3d", overrides=("trainer.max_steps=10",))
     assert len(runs_at_hand.of_method(row, found)[0]) == 1, "what the row names itself belongs to it"
     assert not runs_at_hand.of_method(Method("Net", "", experiment="cmu/lifting"), found)[0]
+
+
+@pytest.mark.parametrize(
+    ("scratch", "finetuned"),
+    [("motionbert_oneshot_scratch", "motionbert_oneshot_ft"), ("motionbert_xsub_scratch", "motionbert_xsub_ft")],
+)
+def test_finetuning_needs_weights_and_scratch_none(scratch: str, finetuned: str, tmp_path: Path) -> None:
+    """One-shot: both recipes are the same but for `init`."""
+    methods = registry.shipped().methods
+    for folder, name, words in (
+        ("scratch", scratch, []), ("wrong", scratch, ["init=MB/latest_epoch.bin"]),
+        ("forgotten", finetuned, ["init=null"]), ("tuned", finetuned, ["init='MB/best epoch.bin'"]),
+    ):  # fmt: skip
+        training(tmp_path / folder, f"experiment={methods[name].experiment}", *words)
+    found = runs_at_hand.trainings(tmp_path)
+    same = scratch == "motionbert_oneshot_scratch"
+    for name, allowed in ((scratch, {"scratch", "forgotten"}), (finetuned, {"tuned", "wrong"})):
+        mine, others = runs_at_hand.of_method(methods[name], found)
+        names = {one.folder.name for one in mine}
+        assert len(names) == 1 and names <= (allowed if same else {"scratch", "tuned"}), name
+        assert {one.folder.name for one in others} & allowed == set()
+        assert ("init=null" if name == finetuned else "init=MB/") in runs_at_hand.left_out(methods[name], others)
+
+
+def test_finetuning_from_the_table_starts_from_the_weights_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = registry.shipped()
+    method = known.methods["motionbert_oneshot_ft"]
+    assert method.command.endswith("init=MB_release/best_epoch.bin")
+    started: list[list[str]] = []
+    monkeypatch.setattr(evaluate, "start", lambda words, folder: started.append(list(words)))
+    monkeypatch.setattr(evaluate, "state_of_data", lambda method, places: ("data", "settings"))
+    places = Places(tmp_path, (tmp_path / "weights",), tmp_path / "outputs", tmp_path / "tables")
+    only = replace(known, results={"ntu120_oneshot": [Published("motionbert_oneshot_ft", {}, "", "")]})
+    only = replace(only, tables={"ntu120_oneshot": known.tables["ntu120_oneshot"]})
+
+    (table,) = collect.tables(only, "ntu", places, train=True)
+    lacking = f"starts from MB_release/best_epoch.bin of Walter0807/MotionBERT; put it into {tmp_path / 'weights'}"
+    assert not started and lacking in caplog.text and any(lacking in note for note in table.notes)
+
+    file = tmp_path / "weights" / "pretrain" / "MB_release" / "best_epoch.bin"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    collect.tables(only, "ntu", places, train=True)
+    assert [f"init='{file}'" in words for words in started] == [True]
 
 
 @pytest.mark.parametrize("typed", ["model.filter_widths=[3,3,3]", "'model.filter_widths=[3, 3, 3]'"])

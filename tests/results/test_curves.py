@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,7 +34,7 @@ ROWS: Rows = [
 ]
 
 
-def written(folder: Path, rows: Rows = ROWS, **status: str) -> Path:
+def written(folder: Path, rows: Rows = ROWS, **status: str | int) -> Path:
     """A run directory with a metrics.csv as Lightning writes it."""
     folder.mkdir(parents=True, exist_ok=True)
     columns = sorted({name for row in rows for name in row})
@@ -76,6 +79,22 @@ def test_how_a_run_stands_comes_with_its_curves(tmp_path: Path) -> None:
     assert (run.name, run.status, run.of, run.reached) == ("run", "finished", 5, 2.0)
     assert run.results == {"test/top1": 35.0}
     assert "test/top1" not in run.curves, "a result of the final test is no curve"
+
+
+def test_a_run_whose_process_is_gone_is_lost(tmp_path: Path) -> None:
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    killed, here = int(gone.stdout), socket.gethostname()
+    assert only(written(tmp_path / "run", pid=killed, host=here)).status == "lost"
+    assert only(written(tmp_path / "run", pid=os.getpid(), host=here)).status == "running"
+    assert only(written(tmp_path / "run", pid=killed, host=f"not-{here}")).status == "running", "who knows"
+    assert only(written(tmp_path / "run", pid=killed, host=here, status="finished")).status == "finished"
+
+
+def test_steps_count_where_their_number_ends_the_training(tmp_path: Path) -> None:
+    folder = written(tmp_path / "run")
+    (folder / "config.resolved.yaml").write_text("objective: val/top1\ntrainer: {max_epochs: 20, max_steps: 12}\n")
+    run = only(folder)
+    assert (run.steps, run.of, run.reached) == ((8, 12), None, 2.0)
 
 
 def test_before_the_first_epoch_has_ended_there_are_steps(tmp_path: Path) -> None:

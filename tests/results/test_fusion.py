@@ -70,15 +70,52 @@ def test_validation_belongs_to_the_same_streams(streams: dict[str, Scores], held
         fusion.run(streams, unknown, Options(weights="search"))
 
 
-def test_the_same_names_with_other_scores_are_other_clips(
-    streams: dict[str, Scores], held_out: dict[str, Scores], caplog: pytest.LogCaptureFixture
+def test_a_clip_that_is_judged_is_refused_whatever_its_scores(
+    streams: dict[str, Scores], held_out: dict[str, Scores]
 ) -> None:
-    """Folders of train and test may use the same names; the scores tell them apart."""
-    same_names = {name: dataclasses.replace(one, names=streams[name].names) for name, one in held_out.items()}
-    fusion.run(streams, same_names, Options(weights="search", bootstrap=100))
-    assert "200 validation clips have the names of clips that are judged" in caplog.text
-    with pytest.raises(DataError, match="judged too well"):
+    """The best epoch on the test clips scores them otherwise than the last one; they are the same clips."""
+    with pytest.raises(DataError, match=r"200 of the clips that are judged.*judged too well.*dataset.selection=val"):
         fusion.run(streams, streams, Options(weights="search"))
+    for name, one in held_out.items():
+        names = one.names.copy()
+        names[7] = "test3"
+        held_out[name] = dataclasses.replace(one, names=names)
+    with pytest.raises(DataError, match=r"1 of the clips that are judged \(first test3"):
+        fusion.run(streams, held_out, Options(temperature="fit"))
+
+
+def stream_rows(made: fusion.Fusion) -> dict[str, dict]:
+    return {row["stream"]: row for row in made.report.tables["stream"]}
+
+
+def test_the_calibration_error_before_and_after_temperatures_stands_in_the_table(held_out: dict[str, Scores]) -> None:
+    judged = {"joint": stream(0), "bone": stream(1)}
+    sure = {name: dataclasses.replace(one, values=10 * one.values) for name, one in judged.items()}
+    held_out = {name: dataclasses.replace(one, values=10 * one.values) for name, one in held_out.items()}
+    plain = stream_rows(fusion.run(sure, None, Options(weights=[2, 1], bootstrap=100)))
+    assert all("ece_before" not in row for row in plain.values())
+    rows = stream_rows(fusion.run(sure, held_out, Options(weights=[2, 1], temperature="fit", bootstrap=100)))
+    assert list(rows) == list(plain) == ["joint", "bone", "fused", "fused, equal weights"]
+    for name, row in rows.items():
+        assert row["ece_before"] == pytest.approx(plain[name]["ece"]), name
+    assert all(rows[name]["ece"] < rows[name]["ece_before"] - 5 for name in judged)
+    assert rows["fused"]["ece"] < rows["fused"]["ece_before"]
+
+
+@pytest.mark.parametrize(("strength", "end"), [(40.0, "0.05, an end of its range: all of them are right"),
+                                               (0.0, "20, an end of its range: they tell nothing")])  # fmt: skip
+def test_a_temperature_at_the_end_of_its_range_is_told(
+    strength: float, end: str, streams: dict[str, Scores], held_out: dict[str, Scores], caplog: pytest.LogCaptureFixture
+) -> None:
+    fusion.run(streams, held_out, Options(temperature="fit", bootstrap=100))
+    assert "end of its range" not in caplog.text
+    odd = stream(2, prefix="val", strength=strength)
+    scale = 1.0 if strength else 40.0  # very sure of noise
+    held_out["joint"] = dataclasses.replace(odd, values=scale * odd.values)
+    fusion.run(streams, held_out, Options(temperature="fit", bootstrap=100))
+    told = [record.getMessage() for record in caplog.records]
+    assert any(line.startswith("joint: ") and end in line for line in told), told
+    assert not any(line.startswith("bone: ") for line in told)
 
 
 def test_what_is_fitted_does_not_depend_on_the_judged_clips(

@@ -15,20 +15,22 @@ from kinema.results import registry
 from kinema.results.registry import AVERAGE
 
 REGISTRY = registry.read()
+SHIPPED = registry.shipped()
 ROWS = [(table, row) for table, rows in REGISTRY.results.items() for row in rows]
 EXPERIMENTS = launch.config_dir() / "experiment"
 README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 def published(experiment: str) -> dict[str, set[float]]:
-    """Published averages (or values) of the rows of a recipe, by measure."""
+    """Published averages (or values) of the rows of a recipe, by measure; of poses and of actions."""
     found: dict[str, set[float]] = {}
-    for table, row in ROWS:
-        method = REGISTRY.methods[row.method]
-        if method.experiment == experiment:
-            for column, value in row.values.items():
-                if column == AVERAGE or AVERAGE not in REGISTRY.tables[table].columns:
-                    found.setdefault(str(REGISTRY.tables[table].columns[column]), set()).add(value)
+    for table, rows in SHIPPED.results.items():
+        columns = SHIPPED.tables[table].columns
+        for row in rows:
+            if SHIPPED.methods[row.method].experiment == experiment:
+                for column, value in row.values.items():
+                    if column == AVERAGE or AVERAGE not in columns:
+                        found.setdefault(str(columns[column]), set()).add(value)
     return found
 
 

@@ -131,9 +131,9 @@ def test_averaging_over_the_mirrored_clip_is_symmetric() -> None:
     assert torch.allclose(made.predict(items).exp().sum(-1), torch.ones(8))
 
 
-def fit(folder: Path, made: ActionTask, data: Any, **options: Any) -> pl.Trainer:
+def fit(folder: Path, made: ActionTask, data: Any, max_epochs: int = 12, **options: Any) -> pl.Trainer:
     trainer = pl.Trainer(
-        default_root_dir=folder, accelerator="cpu", logger=False, enable_progress_bar=False, max_epochs=12,
+        default_root_dir=folder, accelerator="cpu", logger=False, enable_progress_bar=False, max_epochs=max_epochs,
         enable_checkpointing=False, enable_model_summary=False, num_sanity_val_steps=0, **options,
     )  # fmt: skip
     trainer.fit(made, datamodule=data)
@@ -161,6 +161,74 @@ def test_class_counts_reach_the_losses(tmp_path: Path) -> None:
     adjusted.model.load_state_dict(plain.model.state_dict())
     adjusted._counts = torch.tensor([90, 9, 1])
     assert not torch.allclose(plain.loss(items)["loss"], adjusted.loss(items)["loss"])
+
+
+@pytest.mark.parametrize(
+    ("order", "options", "expected"),
+    [
+        ("seeded", {}, [16, 9, 1]),
+        ("balanced", {"power": 1.0}, [16, 9, 1]),
+        ("balanced", {"power": 0.5, "num_samples": 6}, [13, 9.75, 3.25]),  # 4 : 3 : 1
+        ("balanced", {"power": 0.0}, [26 / 3] * 3),
+    ],
+)
+def test_a_balanced_order_is_not_corrected_for_twice(
+    tmp_path: Path, order: str, options: dict[str, Any], expected: list[float]
+) -> None:
+    data = module(tmp_path, order=order, order_options={order: options})
+    data.training_counts = lambda: [16, 9, 1]  # type: ignore[method-assign]
+    made = task(logit_adjustment=1.0, class_balance=0.9)
+    fit(tmp_path, made, data)
+    assert made._counts is not None
+    assert made._counts.tolist() == pytest.approx(expected)
+
+
+def test_class_counts_go_to_the_device_with_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = task(logit_adjustment=1.0)
+    made._counts = torch.ones(3)
+    monkeypatch.setattr(type(made), "device", torch.device("meta"))
+    made.on_fit_start()
+    assert made._counts.device.type == "meta"
+
+
+def test_blended_clips_are_not_compared() -> None:
+    made = task(Pooled("embedding", 5), losses={"supcon": 1.0}, protocol="oneshot")
+    mixed = {**batch(), "mix": torch.ones(8), "partner": torch.arange(8) % 3}
+    with pytest.raises(ConfigError, match=r"mixup blends.*supcon compares.*'dataset.augment=\[\]'"):
+        made.loss(mixed)
+
+
+class Keep(pl.Callback):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            loss = float(trainer.callback_metrics["train/loss_epoch"])
+            torch.save({"state": pl_module.model.state_dict(), "loss": loss}, self.path)
+
+
+def compared(folder: Path, devices: int) -> dict[str, Any]:
+    """Train embeddings on one or two processes; batches of 5 are uneven, and in the last one a rank has no clip."""
+    made = task(Pooled("embedding", 5), losses={"supcon": 1.0}, protocol="oneshot", objective="val/accuracy")
+    made.optimizer_recipe = partial(torch.optim.SGD, lr=0.1)
+    options = {"validation": {"by": None}, "rule": "resample", "reader_options": {"per_class": 9}}
+    assert len(module(folder, **options).windows("train") or ()) == 21
+    data = module(folder, **options)
+    strategy = {"strategy": "ddp_spawn", "devices": devices} if devices > 1 else {}
+    path = folder / f"{devices}.pt"
+    fit(folder, made, data, 2, callbacks=[Keep(path)], limit_val_batches=0, use_distributed_sampler=False, **strategy)
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state
+
+
+def test_two_processes_compare_the_clips_of_both(tmp_path: Path) -> None:
+    one, two = (compared(tmp_path, devices) for devices in (1, 2))
+    start = Pooled("embedding", 5).state_dict()
+    for name, tensor in one["state"].items():
+        assert not torch.equal(tensor, start[name])
+        torch.testing.assert_close(two["state"][name], tensor, rtol=1e-5, atol=1e-6)
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize(

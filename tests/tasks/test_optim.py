@@ -115,6 +115,19 @@ def test_warmup_rises_and_the_cosine_falls_to_the_floor_by_steps() -> None:
     assert all(a > b for a, b in itertools.pairwise(found[4:25]))
 
 
+def test_a_warmup_that_eats_the_training_is_shortened_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    optimizer = SGD(network().parameters(), lr=1.0)
+    made = optim.schedule(partial(optim.warmup_cosine, warmup_steps=100), optimizer, lambda: 60)
+    found = rates(made["scheduler"], optimizer, 60)
+    assert found[:6] == pytest.approx([n / 6 for n in range(1, 7)]) and max(found) == 1.0
+    assert found[-1] < 0.01
+    assert "has 60 steps, too few for a warm-up of 100: it is shortened to 6" in caplog.text
+    caplog.clear()
+    optim.schedule(partial(optim.warmup_cosine, warmup_steps=30), SGD(network().parameters(), lr=1.0), lambda: 60)
+    optim.schedule(partial(optim.warmup_cosine, warmup_steps=9), SGD(network().parameters(), lr=1.0), lambda: 3)
+    assert caplog.text.count("shortened") == 1, "half of the training is still a warm-up"
+
+
 def test_any_scheduler_with_total_steps_goes_by_steps() -> None:
     optimizer = SGD(network().parameters(), lr=1.0)
     made = optim.schedule(partial(OneCycleLR, max_lr=1.0), optimizer, lambda: 10)

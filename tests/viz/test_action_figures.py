@@ -93,9 +93,43 @@ def test_scores_stand_over_the_frequency_of_their_class() -> None:
     assert "sit down" not in shown and {"wave", "nod", "kick"} <= set(shown)
 
 
-def test_a_class_that_never_occurs_in_training_stands_at_the_left() -> None:
-    axes = draw.score_against_frequency(np.array([0.0, 50.0]), np.array([0, 20]), NAMES[:2]).axes[0]
-    assert 0 < np.asarray(axes.collections[0].get_offsets())[:, 0].min() < 1
+def ticks(figure: Figure) -> dict[float, str]:
+    """Ticks of the horizontal axis that are in the picture."""
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    low, high = axes.get_xlim()
+    places = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+    return {float(place): label.get_text() for place, label in places if low <= place <= high}
+
+
+def test_a_class_that_never_occurs_in_training_stands_over_a_zero() -> None:
+    few = draw.score_against_frequency(np.array([0.0, 50.0, 60.0]), np.array([0, 5, 20]), NAMES[:3])
+    assert np.asarray(few.axes[0].collections[0].get_offsets())[0].tolist() == [0, 0]
+    assert ticks(few)[0.0] == "0"
+
+    many = draw.score_against_frequency(np.array([0.0, 30.0, 40.0, 60.0]), np.array([0, 4, 90, 1000]), NAMES)
+    place = np.asarray(many.axes[0].collections[0].get_offsets())[:, 0].tolist()
+    assert many.axes[0].get_xscale() == "log" and 0 < place[0] < place[1] == 4
+    assert ticks(many)[place[0]] == "0"
+    assert {10.0: "10", 100.0: "100", 1000.0: "1000"}.items() <= ticks(many).items()
+    (line,) = many.axes[0].lines
+    assert float(np.min(line.get_xdata())) == 4, "a class that was never shown has no part in the trend"
+
+
+@pytest.mark.parametrize("frequency", [[1, 2, 3, 2], [7, 7, 7, 7], [0, 0, 0, 0], [1, 11, 12, 30]])
+def test_frequencies_are_whole_numbers(frequency: list[int]) -> None:
+    shown = ticks(draw.score_against_frequency(np.array([10.0, 20, 30, 40]), np.array(frequency), NAMES))
+    assert shown and all(place == int(place) >= 0 and label == f"{place:g}" for place, label in shown.items())
+
+
+def test_classes_on_one_spot_share_a_name_that_counts_them() -> None:
+    names = [f"class {n}" for n in range(9)]
+    scores = np.array([100.0] * 7 + [20.0, 60.0])
+    figure = draw.score_against_frequency(scores, np.array([12] * 7 + [14, 13]), names, labelled=3)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["class 7", "class 8", "class 0, +6 more"]
+    scores = np.array([0.0, 0.0, 60.0, 50.0, 40.0])
+    figure = draw.score_against_frequency(scores, np.array([3, 3, 4, 4, 3]), names[:5], labelled=2)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["class 0, +1 more", "class 2"]
 
 
 @pytest.mark.parametrize(("frequency", "scale"), [([20, 30, 40, 50], "linear"), ([6, 30, 40, 1283], "log")])

@@ -26,6 +26,7 @@ class RunCheckpoint(ModelCheckpoint):
         super().__init__(
             enable_version_counter=False, auto_insert_metric_name=False, save_on_train_epoch_end=None, **options
         )
+        self._validated = False  # in this process
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
         """Whether a score is among the best; of equal ones the later stays, whose weights were trained for longer.
@@ -37,13 +38,17 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save what is best; the last weights too, better or not."""
+        self._validated = self._validated or not trainer.sanity_checking
         super().on_validation_end(trainer, pl_module)
         if not self._should_save_on_train_epoch_end(trainer):
             self._renew_last(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The same, where validation comes at the end of every epoch."""
-        super().on_train_epoch_end(trainer, pl_module)
+        # A training resumed at the end of an epoch that was validated before the interruption has no score yet, and
+        # Lightning would warn of a metric that nobody logs.
+        if self.monitor in (None, *trainer.callback_metrics) or self._validated:
+            super().on_train_epoch_end(trainer, pl_module)
         if self._should_save_on_train_epoch_end(trainer):
             self._renew_last(trainer)
 

@@ -81,11 +81,13 @@ class RunReport(pl.Callback):
         keeper: Any = trainer.checkpoint_callback
         if report is None or "scores" not in report.arrays or keeper is None or keeper.monitor is None:
             return
+        if getattr(getattr(trainer, "datamodule", None), "selection", None) == "test":
+            return  # these are the test clips: weights fitted on them would be judged too well
         # Checkpoints are kept after all other callbacks: the keeper still knows the best one before this.
         value, best = trainer.callback_metrics.get(keeper.monitor), keeper.best_model_score
         if value is None or torch.isnan(value):
             return
-        if best is None or (value < best if keeper.mode == "min" else value > best):
+        if best is None or (value <= best if keeper.mode == "min" else value >= best):  # of ties the later stays
             report.save_arrays(self.folder / "predictions" / "report_val.npz")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,21 @@ _BACKBONE = "backbone."
 _JOINTS = ("num_joints", "num_joints_out")
 
 
-def check_fits(model: nn.Module, path: str | os.PathLike[str], *, dataset: str | None = None) -> None:
+def check_fits(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    dataset: str | None = None,
+    sizes: Callable[[str, Mapping[str, Any]], str] | None = None,
+) -> None:
     """Refuse a checkpoint that does not fit a model built from the configuration (before `resume=`).
 
     Args:
         model: a registered model.
         path: as for `kinema.load`.
         dataset: name of the data set, for the message.
+        sizes: from a family and its constructor values to the size of `conf/model/` that is nearest, for the message;
+            None = the family's name is one.
 
     Raises:
         CheckpointError: saying which override makes file and model fit.
@@ -44,7 +52,8 @@ def check_fits(model: nn.Module, path: str | os.PathLike[str], *, dataset: str |
     if apart or found.record is not None:
         owner, stated = identify(found)
         if owner != family:
-            raise CheckpointError(f"{found.path} holds a {owner} but a {family} was built. Use model={owner}.")
+            size = sizes(owner, flat(stated)) if sizes else owner
+            raise CheckpointError(f"{found.path} holds a {owner} but a {family} was built. Use model={size}.")
         _compare_arguments(found, flat(stated), arguments, dataset)
     if apart:
         raise CheckpointError(f"{found.path} does not fit {family}:\n{apart}")

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from kinema.core.skeleton import skeleton as named_skeleton
 from kinema.core.spec import DataSpec, Signature
-from kinema.data import checks, orders
+from kinema.data import checks, class_orders, orders
 from kinema.data.base import BaseDataModule
 from kinema.data.class_list import ClassList, class_list
 from kinema.data.held_out import held_out
 from kinema.data.sequences import Sequences
 from kinema.data.source import Source
-from kinema.data.transforms import resolve, writing
+from kinema.data.transforms import refuse_places, resolve, writing
 from kinema.data.windows import Windows
 from kinema.errors import ConfigError, DataError
 
@@ -165,6 +165,7 @@ class ActionDataModule(BaseDataModule):
             frames=self.frames,
         )
         assert self.spec.skeleton is not None
+        refuse_places(stream, augment=augment, transforms=transforms)
         checks.refuse_unequal("num_joints", num_joints, self.spec.skeleton)
         self.source = Source(
             name=name,
@@ -275,6 +276,13 @@ class ActionDataModule(BaseDataModule):
         if not len(labels):
             return None
         return [int(count) for count in np.bincount(labels[labels >= 0], minlength=len(self.classes.names))]
+
+    def shown_counts(self) -> list[float] | None:
+        """Training clips of each class as the order shows them: as many in all, balanced where the order balances."""
+        counts = self.training_counts()
+        if counts is None:
+            return None
+        return class_orders.shown(self.order, counts, self.order_options.get(self.order)).tolist()
 
     def _make_order(self, windows: Windows, rank: int, world: int) -> orders.Order:
         labels = windows.sequences.table["label"][windows.table[:, 0]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -199,6 +199,26 @@ def build(
     if not len(labels):
         return (lambda epoch: np.zeros(0, np.int64)), 0
     return CLASS_ORDERS[name](labels, batch_size, seed=seed, **options)
+
+
+def shown(name: str, counts: Sequence[int], options: Mapping[str, Any] | None = None) -> np.ndarray:
+    """Samples of each class in the proportions in which an order visits them.
+
+    Args:
+        name: of any order; one that does not go by classes visits every row equally often.
+        counts: (K,) rows of each class.
+        options: of the order.
+
+    Returns:
+        (K,) float64 with the sum of the counts.
+    """
+    rows = np.asarray(counts, np.float64)
+    if name not in CLASS_ORDERS or not rows.any():
+        return rows
+    power = {"power": 0.5, **(options or {})}["power"] if name == "balanced" else 0.0
+    weights = np.where(rows > 0, rows**power, 0)
+    share: np.ndarray = weights / weights.sum() * rows.sum()
+    return share
 
 
 def _visits(num_samples: int | None, labels: np.ndarray) -> int:

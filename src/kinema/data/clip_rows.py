@@ -21,6 +21,9 @@ from kinema.errors import ConfigError, DataError
 
 # A direction in which a body extends by less than this share of its largest extent is missing from the data.
 FLAT = 1e-6
+# Preparations that keep metres, and how far the joints of a person extend along an axis, least and most.
+METRES = ("heading", "heading_path")
+PERSON = (0.2, 5.0)
 
 Made = TypeVar("Made", bound="ClipOptions")
 
@@ -292,6 +295,14 @@ def _holes_fault(clip: str, bad: np.ndarray) -> DataError:
 def _single(keypoints: np.ndarray) -> np.ndarray:
     """For checks: half precision, in which containers are stored, is slow to compute with."""
     return keypoints.astype(np.float32, copy=False)
+
+
+def extent(pose: np.ndarray) -> float:
+    """How far the joints of a person (T, J, 3) usually extend along an axis; of several (M, T, J, 3) the largest."""
+    sides = np.fmax.reduce(pose, axis=-2) - np.fmin.reduce(pose, axis=-2)
+    sizes = np.fmax.reduce(sides, axis=-1)
+    persons = sizes.reshape(-1, sizes.shape[-1])
+    return max((float(np.median(one[np.isfinite(one)])) for one in persons if np.isfinite(one).any()), default=0.0)
 
 
 def is_flat(keypoints: np.ndarray, root: int) -> bool:

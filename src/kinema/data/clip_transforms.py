@@ -31,7 +31,6 @@ def random_move(
     angle: float = 10.0,
     scale: float = 0.1,
     shift: float = 0.1,
-    accumulate: bool = False,
 ) -> Batch:
     """Turn, scale and shift x, y by amounts that change evenly over the clip; all persons alike.
 
@@ -42,15 +41,13 @@ def random_move(
         angle: largest turn in degrees, either way.
         scale: largest relative change of size, either way.
         shift: largest shift, either way.
-        accumulate: move on from where the epochs before left the clip, as the published data sets do by mistake.
 
-    Source: MotionBERT, lib/data/dataset_action.py (random_move).
+    Source: MotionBERT, lib/data/dataset_action.py (random_move), which writes into the stored clips, so that the moves
+    of all epochs add up. Here every epoch moves the clips as they are stored.
     """
     pose = batch["pose"]
-    epochs = range(draws.epoch + 1) if accumulate else (draws.epoch,)
-    for epoch in epochs:
-        unit = Draws(draws.seed, epoch, draws.draw, draws.step).uniform("random_move", (4, 2))
-        pose = motion.drift(pose, motion.drift_ranges(unit, angle, scale, shift))
+    unit = draws.uniform("random_move", (4, 2))
+    pose = motion.drift(pose, motion.drift_ranges(unit, angle, scale, shift))
     return _of_those_present({**batch, "pose": pose}, preprocess)
 
 

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kinema.data.findings import Finding, count, first
+from kinema.core.clip_preprocess import clip_preprocess
+from kinema.data.clip_rows import METRES, PERSON, extent
+from kinema.data.findings import Finding, count, first, from_error
 from kinema.data.held_out import held_out
+from kinema.data.input_clips import LIFTED, lifted
 from kinema.data.sequences import Sequences
+from kinema.errors import DataError
 
 if TYPE_CHECKING:
     from kinema.data.action import ActionDataModule
@@ -21,9 +25,9 @@ SAME_CLIP = 1e-4
 _NEAR = 1e-5
 # A clip moves, or extends in a direction, if that is more than this share of its size.
 _NOTHING = 1e-6
-# Preparations that keep metres, and how far from each other the joints of a person can be.
-_METRES = ("heading", "heading_path")
-_LARGEST = 5.0
+# Cosine between z and the trunk of most people, from hips to shoulders, below which they do not stand along z.
+_STANDING = 0.5
+_TRUNK = (("left_hip", "right_hip"), ("left_shoulder", "right_shoulder"))
 
 
 def notes(data: ActionDataModule) -> Iterator[Finding]:
@@ -49,6 +53,7 @@ def examine(sequences: Sequences, data: ActionDataModule) -> Iterator[Finding]:
     yield from _copies(sequences, rows)
     yield from _stillness(sequences, data)
     yield from _units(sequences, data)
+    yield from _axes(sequences, data)
 
 
 def _stages(sequences: Sequences, data: ActionDataModule) -> dict[str, np.ndarray]:
@@ -175,6 +180,12 @@ def _overlaps(sequences: Sequences, rows: dict[str, np.ndarray]) -> Iterator[Fin
             )  # fmt: skip
             continue
         trials = np.intersect1d(table["trial"][rows[a]], table["trial"][rows[b]]).tolist()
+        if trials and b == "test" and sequences.meta.get("across") == "camera":
+            text = (
+                f"no clip is in {a} and {b}; other cameras saw the same {count(len(trials), 'recording')}, as published"
+            )
+            yield Finding("ok", "overlap", text)
+            continue
         if trials:
             yield Finding(
                 "warning" if cut else "fault",
@@ -277,14 +288,57 @@ def _stillness(sequences: Sequences, data: ActionDataModule) -> Iterator[Finding
 
 def _units(sequences: Sequences, data: ActionDataModule) -> Iterator[Finding]:
     """Other units than metres, where the preparation keeps them."""
-    if data.spec.preprocess not in _METRES or sequences.meta["stream"] != "joint":
+    if data.spec.preprocess not in METRES or sequences.meta["stream"] != "joint":
         return
-    sizes = [np.ptp(_pose(sequences, row), axis=1).max() for row in range(len(sequences))]
-    middle = float(np.median(sizes))
-    if middle > _LARGEST:
+    middle = float(np.median([extent(_pose(sequences, row)) for row in range(len(sequences))]))
+    if not PERSON[0] <= middle <= PERSON[1]:
         yield Finding(
             "fault", "units", f"people extend over {middle:.4g}: these are no metres",
             "Store the clips in metres, or use dataset.preprocess=ma52, which takes any unit.",
         )  # fmt: skip
     else:
         yield Finding("ok", "units", f"people extend over {middle:.2g} metres")
+
+
+def _axes(sequences: Sequences, data: ActionDataModule) -> Iterator[Finding]:
+    """Whether z points up, where the preparation turns bodies about it."""
+    name = data.spec.preprocess
+    if not clip_preprocess(name).vertical:
+        return
+    root = data.source.root
+    try:
+        records = [lifted(folder) for folder in (root, *sorted(path.parent for path in root.glob(f"*/{LIFTED}")))]
+    except DataError as error:
+        yield from_error("axes", error)
+        return
+    camera = [str(record.path) for record in records if record is not None and record.camera]
+    if camera:
+        yield Finding(
+            "fault", "axes", f"clips are in camera axes (y down), says {first(camera)}; {name} needs z up",
+            "Lift them with mode=lift lift.axes=up lift.overwrite=true, or use dataset.preprocess=ma52.",
+        )  # fmt: skip
+        return
+    upward = _upward(sequences)
+    if upward is None:
+        return
+    remedy = "Turn the clips so that z points up, or use dataset.preprocess=ma52, which takes any axes."
+    if upward <= -_STANDING:
+        yield Finding("fault", "axes", "z points down: most people stand on their heads", remedy)
+    elif upward < _STANDING:
+        yield Finding("warning", "axes", "most people lie, or z does not point up", f"Fine where they do lie. {remedy}")
+    else:
+        yield Finding("ok", "axes", "z points up")
+
+
+def _upward(sequences: Sequences) -> float | None:
+    """Cosine between z and the trunk, the median over the clips; None where it cannot be seen."""
+    body = sequences.skeleton
+    if sequences.meta["stream"] != "joint" or body is None or not {*_TRUNK[0], *_TRUNK[1]} <= set(body.joints):
+        return None
+    hips, shoulders = ([body.index(joint) for joint in pair] for pair in _TRUNK)
+    found = []
+    for row in range(len(sequences)):
+        pose = _pose(sequences, row).astype(np.float64)
+        trunk = (pose[:, shoulders].mean(1) - pose[:, hips].mean(1)).mean(0)
+        found.append(trunk[2] / max(float(np.linalg.norm(trunk)), 1e-12))
+    return float(np.median(found))

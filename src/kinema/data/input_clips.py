@@ -21,7 +21,10 @@ from kinema.errors import DataError
 # Arrays that have the name of the folder they lie in, as in MA-52.
 OWN_FOLDER = ("pose_3d", "pose_2d", "keypoints")
 # Files beside the clips that are none: what readers of action clips and the converter write or look for.
-NO_CLIPS = ("class_names.json", "classes.json", "segments.json", "lifted.json")
+LIFTED = "lifted.json"
+NO_CLIPS = ("class_names.json", "classes.json", "segments.json", LIFTED)
+# What mode=lift calls its clips, in folders below its record.
+LIFTED_CLIP = "pose_3d.npy"
 # Joints further from the origin are no metres of a body.
 _PIXELS = 20.0
 _LIFT = (
@@ -41,6 +44,7 @@ class InputClip:
         size: width and height of the image; None = unknown.
         fps: frames per second; None = unknown.
         camera: whether the joints are known to be in camera axes (x right, y down, z away).
+        unit: of joints in space as far as it is stated, "metres" for example; empty = unknown.
     """
 
     name: str
@@ -49,6 +53,7 @@ class InputClip:
     size: tuple[int, int] | None = None
     fps: float | None = None
     camera: bool = False
+    unit: str = ""
 
 
 def sources(path: Path) -> list[tuple[str, Path]]:
@@ -117,7 +122,49 @@ def poses(path: Path, name: str) -> list[InputClip]:
     keypoints, score, stated = load_clip(path, has_3d=True)
     if score is not None or keypoints.shape[-1] == 2 or _in_image(keypoints):
         raise DataError(f"{path} holds keypoints of images, not joints in space. {_LIFT}")
-    return [InputClip(name, keypoints, fps=_number(stated.get("fps")))]
+    fps = _number(stated.get("fps"))
+    record = lifted(path) if path.name == LIFTED_CLIP else None
+    if record is None:
+        return [InputClip(name, keypoints, fps=fps)]
+    return [InputClip(name, keypoints, fps=record.fps, camera=record.camera, unit=record.unit)]
+
+
+@dataclass(frozen=True)
+class Lifted:
+    """What mode=lift wrote about its clips.
+
+    Attributes:
+        path: of the record.
+        camera: whether they are in camera axes; else z points up.
+        unit: of their joints.
+        fps: frames per second; None = unknown.
+    """
+
+    path: Path
+    camera: bool
+    unit: str
+    fps: float | None
+
+
+def lifted(path: Path) -> Lifted | None:
+    """The nearest record of mode=lift at a place, or above it; None where clips come from elsewhere.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    place = path.resolve()
+    record = next((folder / LIFTED for folder in (place, *place.parents) if (folder / LIFTED).is_file()), None)
+    if record is None:
+        return None
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        axes, unit, fps = str(content["axes"]), str(content["unit"]), content.get("fps")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{record} is damaged ({error}): the axes of the clips below it are unknown. Lift them again with "
+            "mode=lift lift.overwrite=true."
+        ) from error
+    return Lifted(record, axes.startswith("camera"), unit, fps)
 
 
 def _predictions(path: Path, name: str) -> list[InputClip]:
@@ -125,11 +172,12 @@ def _predictions(path: Path, name: str) -> list[InputClip]:
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {entry: file[entry] for entry in file.files if entry.startswith("pose3d/")}
-            fps = json.loads(str(file["meta"])).get("fps") if found and "meta" in file.files else None
+            meta = json.loads(str(file["meta"])) if found and "meta" in file.files else {}
     except (OSError, ValueError, EOFError, TypeError):
         return []  # the reader of clips says what is wrong with it
     names = {entry: name if len(found) == 1 else f"{name}/{entry.partition('/')[2]}" for entry in found}
-    return [InputClip(names[entry], pose[None], fps=fps, camera=True) for entry, pose in found.items()]
+    fps, unit = meta.get("fps"), str(meta.get("unit", ""))
+    return [InputClip(names[entry], pose[None], fps=fps, camera=True, unit=unit) for entry, pose in found.items()]
 
 
 def _in_image(keypoints: np.ndarray) -> bool:

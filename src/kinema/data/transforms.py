@@ -222,6 +222,40 @@ def spelt(entries: Sequence[str | Mapping[str, Any]]) -> str:
     return value(list(entries))
 
 
+def refuse_places(stream: str, **lists: Sequence[str | Mapping[str, Any]]) -> None:
+    """Refuse transforms of where a body stands on a stream of bones or motions, which stand nowhere.
+
+    Args:
+        stream: of the stored clips.
+        lists: the data set's lists of transforms by their option.
+
+    Raises:
+        ConfigError: for a crop, or a shift; it names the override without them.
+    """
+    if stream == "joint":
+        return
+    faults: list[str] = []
+    remedies: list[str] = []
+    for option, entries in lists.items():
+        kept: list[dict[str, Any]] = []
+        found = len(faults)
+        for name, options in map(_parts, entries):
+            if name == "crop_scale":
+                faults.append("crop_scale looks for the box around the joints")
+                continue
+            if name == "random_move" and options.get("shift", 0.1):
+                faults.append("random_move shifts them")
+                options["shift"] = 0
+            kept.append({name: options})
+        if len(faults) > found:
+            remedies.append(f"'dataset.{option}={spelt(kept)}'")
+    if faults:
+        raise ConfigError(
+            f"dataset.stream={stream} holds differences, which stand nowhere, but {' and '.join(faults)}. "
+            f"Use {' '.join(remedies)}, or dataset.stream=joint."
+        )
+
+
 def _parts(entry: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     name, options = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
     return name, dict(options or {})

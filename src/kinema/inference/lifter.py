@@ -129,8 +129,8 @@ class Lifter:
             if any(len(track) != 1 for track in tracks):
                 raise DataError(f"{path} holds several sequences; persons are told apart in one video. Give one.")
             labels, clips = [name], [np.stack([self.poses(track)[0] for track in tracks])]
-        fps = self.data.spec.fps
-        return [InputClip(label, clip, fps=fps, camera=True) for label, clip in zip(labels, clips, strict=True)]
+        known: dict[str, Any] = {"fps": self.data.spec.fps, "unit": self.meaning()["unit"], "camera": True}
+        return [InputClip(label, clip, **known) for label, clip in zip(labels, clips, strict=True)]
 
     def poses(self, sequences: Sequences) -> list[np.ndarray]:
         """Predictions (T, J, 3) float32 of every sequence, in memory."""

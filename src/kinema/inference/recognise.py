@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kinema.data.clip_rows import ClipOptions, clip_rows, clip_store
+from kinema.data.clip_rows import METRES, PERSON, ClipOptions, clip_rows, clip_store, extent
 from kinema.data.input_clips import InputClip
 from kinema.data.raw import raise_fault
 from kinema.data.windows import Windows
 from kinema.errors import ConfigError, DataError
 from kinema.viz.prepare import upright
+
+log = logging.getLogger(__name__)
 
 # Windows that are prepared before the network sees them, in batches.
 _TOGETHER = 512
@@ -154,7 +157,25 @@ class Recogniser:
                 clip=name, keypoints=clip.keypoints[:, first:end], score=score, size=clip.size, label=-1, split="",
                 options=self.options, report=raise_fault,
             )  # fmt: skip
+        self._warn_of_unit(clip)
         return clip, spans, rows
+
+    def _warn_of_unit(self, clip: InputClip) -> None:
+        """In another unit a network of metres is surer, and wrong."""
+        if self.options.preprocess not in METRES:
+            return
+        size, (least, most) = extent(clip.keypoints), PERSON
+        if clip.unit not in ("", "metres"):
+            what = f"is in {clip.unit}"
+        elif not least <= size <= most:
+            what = f"has a person who extends over {size:.4g}"
+        else:
+            return
+        log.warning(
+            "%s %s: these are no metres, which the network takes (preprocess=%s). Its classes mean nothing. Scale the "
+            "clip to metres, or use a network of preprocess=ma52, which takes any unit.",
+            clip.name, what, self.options.preprocess,
+        )  # fmt: skip
 
     def _recognised(self, waiting: list[tuple[InputClip, np.ndarray, list[dict[str, Any]]]]) -> Iterator[Recognition]:
         found = self._probabilities([row for _, _, rows in waiting for row in rows])

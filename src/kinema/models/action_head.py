@@ -199,12 +199,19 @@ class ActionHead(nn.Module):
         return fine + (coarse - inside)[:, self.group_of]
 
     def _normalised(self, x: Tensor) -> Tensor:
-        if self.training and len(x) == 1:
+        if self.training and len(x) == 1 and not _across_ranks(self.bn):
             # One clip has no spread: the last, uneven batch of an epoch would stop the published training here.
             return F.batch_norm(
                 x, self.bn.running_mean, self.bn.running_var, self.bn.weight, self.bn.bias, eps=self.bn.eps
             )
         return self.bn(x)
+
+
+def _across_ranks(norm: nn.Module) -> bool:
+    """Whether a norm's statistics are those of several processes, which all wait for each other in it."""
+    distributed = torch.distributed
+    shared = isinstance(norm, nn.SyncBatchNorm) and distributed.is_available() and distributed.is_initialized()
+    return shared and distributed.get_world_size() > 1
 
 
 def _single(x: Tensor) -> Tensor:

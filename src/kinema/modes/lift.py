@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kinema import runs
 from kinema.data.convert.command import tracked
-from kinema.data.input_clips import NO_CLIPS, sources
+from kinema.data.input_clips import LIFTED, LIFTED_CLIP, NO_CLIPS, sources
 from kinema.errors import ConfigError, DataError, KinemaError
 from kinema.files import write_atomic
 from kinema.inference.lifter import Lifter
@@ -29,7 +29,7 @@ from kinema.viz.prepare import upright
 
 log = logging.getLogger(__name__)
 
-FILE, RECORD = "pose_3d.npy", "lifted.json"
+FILE, RECORD = LIFTED_CLIP, LIFTED
 # What shapes the poses beside the network; files made with other values do not belong together.
 _READING = ("layout", "conversion", "unit", "width", "height", "track", "max_gap", "trajectory", "overlap", "join")
 _SHOWN = 10  # failures on the terminal

@@ -149,12 +149,15 @@ def row_of(run: Training) -> dict[str, Any]:
     best, objective = run.best, run.objective
     tested = None if objective is None else run.results.get(f"test/{kind(objective)}")
     progress = f"{run.reached:.4g}" + (f" of {run.of}" if run.of and run.unit == "epoch" else "")
+    at = f"{run.unit} {progress}"
+    if run.steps:
+        at = (f"{at}, " if run.unit == "epoch" else "") + "step {} of {}".format(*run.steps)
     rates = [curve.y[-1] for name, curve in run.curves.items() if kind(name) == "rate"]
     losses = [name for name in run.curves if kind(name) == "loss" and stage(name) in ("train", "")]
     return {
         "run": run.name,
         "status": run.status or "-",
-        "at": f"{run.unit} {progress}",
+        "at": at,
         "loss": f"{run.curves[losses[-1]].y[-1]:.4g}" if losses else "-",
         "objective": objective or "-",
         "now": f"{run.curves[objective].y[-1]:.4g}" if objective else "-",

@@ -109,7 +109,7 @@ def actions(config: DictConfig, folder: Path) -> None:
 
     Raises:
         ConfigError: options that do not fit, a network without classes.
-        DataError: no clip can be used, or the only one cannot.
+        DataError: no clip can be used, or some cannot; all others are written then.
     """
     options = config.predict
     if not config.input or config.input == "-":
@@ -154,6 +154,11 @@ def actions(config: DictConfig, folder: Path) -> None:
     log.info("wrote %s", ", ".join(map(str, results.write(output, meta))))
     for one in found if drawn else ():
         _draw(config, one, recogniser, output.parent)
+    if left_out:
+        raise DataError(
+            f"{len(left_out)} of {len(found) + len(left_out)} clips were left out, all others are recognised; reasons "
+            f"stand in {output} under left_out. Repair or remove them and run the same command again."
+        )
 
 
 def _reader(config: DictConfig, data: Any, recogniser: Recogniser) -> Reader:
@@ -173,8 +178,9 @@ def _reader(config: DictConfig, data: Any, recogniser: Recogniser) -> Reader:
         raise ConfigError(
             f"{config.ckpt} takes 2D keypoints as they are, nothing has to be lifted. Drop predict.lifter."
         )
+    lifting = as_trained.for_lifting(config)  # takes the run's folder from it, which is not known apart
     with as_trained.apart():
-        lifter = lifter_of(as_trained.for_lifting(config))
+        lifter = lifter_of(lifting)
     if lifter.data.spec.skeleton.joints != body.joints:
         raise ConfigError(
             f"predict.lifter={options.lifter} gives the joints of {lifter.data.spec.skeleton.name}, but {config.ckpt} "

@@ -61,6 +61,11 @@ def run(config: DictConfig) -> None:
         options = config.render
         if not config.ckpt:
             raise ConfigError("mode=render draws what a trained network predicts. Use ckpt=path/to/file.")
+        if composition.task_name(config) == "action":
+            raise ConfigError(
+                "mode=render draws lifted poses; clips with the names of their actions are drawn by mode=predict. "
+                f"Use mode=predict task=action ckpt={config.ckpt} input=CLIP predict.draw=true."
+            )
         if config.input == "-":
             raise ConfigError("mode=render draws files, not a live stream. Use input=keypoints.npz, or mode=predict.")
         if options.output:

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from kinema import composition, runs
+from kinema import composition, listing, runs
 from kinema.checkpoints.agreement import refuse_other_data, refuse_other_preprocess
 from kinema.core.spec import DataSpec
 from kinema.errors import ConfigError
@@ -36,7 +36,7 @@ def run(config: DictConfig) -> float | None:
         trainer = composition.build_trainer(config)
         resume = runs.checkpoint_to_resume(config)
         if resume is not None:
-            check_fits(model, resume, dataset=config.dataset.name)
+            check_fits(model, resume, dataset=config.dataset.name, sizes=listing.size_of)
             _refuse_other_training(resume, model, data, config)
             run_.status("running", resumed_from=str(resume))
         trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -53,7 +53,7 @@ def run(config: DictConfig) -> float | None:
             objective=value,
             best_checkpoint=best,
             resumed_from=str(resume) if resume else None,
-            evaluate=f"run.py {' '.join(runs.overrides())} mode=test ckpt={best}" if best else None,
+            evaluate=runs.command("mode=test", f"ckpt={best}") if best else None,
         )
         return value
 

@@ -90,9 +90,16 @@ def ways(method: Method, places: Places, changed: Sequence[Training]) -> list[st
         found.append(f"{method.name}: no checkpoint. {method.weights} offers {names}; put it into {folders}.")
     if method.trains:
         found.append(f"{method.name}: not trained here. Train it: `{method.command}`.")
+        if method.init and evaluate.start_of(method, places.checkpoints) is None:
+            found.append(_no_start(method, places))
     if changed:
-        found.append(runs_at_hand.left_out(method.name, changed))
+        found.append(runs_at_hand.left_out(method, changed))
     return found
+
+
+def _no_start(method: Method, places: Places) -> str:
+    folders = " or ".join(str(folder) for folder in places.checkpoints)
+    return f"{method.name}: its training starts from {method.init} of {method.weights}; put it into {folders}."
 
 
 def _trained(registry: Registry, specs: Sequence[TableSpec], places: Places, data: _Data) -> list[Training]:
@@ -112,10 +119,15 @@ def _trained(registry: Registry, specs: Sequence[TableSpec], places: Places, dat
         if isinstance(state, str):
             log.warning("%s is not trained: %s", method.name, state)
             continue
+        start = evaluate.start_of(method, places.checkpoints)
+        if method.init and start is None:
+            log.warning("%s is not trained: there is no %s. %s", method.name, method.init, _no_start(method, places))
+            continue
         log.info("training %s: %s", method.name, method.command)
+        first = [] if start is None else [f"init={evaluate.quoted(start.absolute())}"]
         root = f"paths.output_root={evaluate.quoted(places.runs.absolute())}"
         try:
-            evaluate.start([*evaluate.training_words(method, places), root], None)
+            evaluate.start([*evaluate.training_words(method, places), *first, root], None)
         except KinemaError as error:
             log.warning("%s was not trained: %s", method.name, error)
         found = _trainings(places)

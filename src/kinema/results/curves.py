@@ -16,6 +16,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from kinema.errors import DataError
+from kinema.launch import standing
 
 _EVENTS = "events.out.tfevents.*"
 _INSIDE = ("tensorboard", "logs")  # folders of event files inside a run
@@ -45,8 +46,9 @@ class Training:
         unit: of their horizontal axis, "epoch" or "step".
         objective: name of the curve that the best epoch is chosen by, where there is one.
         larger: whether more of the objective is better.
-        status: running, finished, interrupted, failed, or "" where nothing says so.
+        status: running, finished, interrupted, failed, lost (killed), or "" where nothing says so.
         of: epochs the training was to have, where known.
+        steps: optimiser steps done and to be done, where their number ends the training.
         results: of the final test.
         changed: seconds since 1970 of the last entry.
     """
@@ -59,6 +61,7 @@ class Training:
     larger: bool
     status: str = ""
     of: int | None = None
+    steps: tuple[int, int] | None = None
     results: dict[str, float] = field(default_factory=dict)
     changed: float = 0.0
 
@@ -155,7 +158,9 @@ def _training(run: Path, root: Path) -> Training | None:
     larger = bool(objective and _LARGER.search(objective))
     if config.get("objective_mode") and objective == config.get("objective"):
         larger = config["objective_mode"] == "max"
-    of = (config.get("trainer") or {}).get("max_epochs")
+    trainer = config.get("trainer") or {}
+    of, steps = trainer.get("max_epochs"), trainer.get("max_steps")
+    ends = isinstance(steps, int) and steps > 0 and ours
     return Training(
         name=run.name if run == root else str(run.relative_to(root)),
         folder=run,
@@ -163,8 +168,9 @@ def _training(run: Path, root: Path) -> Training | None:
         unit=unit,
         objective=objective,
         larger=larger,
-        status=str(_json(run / "status.json").get("status", "")),
-        of=of if isinstance(of, int) and of > 0 else None,
+        status=standing(_json(run / "status.json")),
+        of=of if isinstance(of, int) and of > 0 and not ends else None,
+        steps=(max((_done(step, name) for step in rows for name in rows[step]), default=0), steps) if ends else None,
         results={name: value for name, value in _json(run / "metrics.json").items() if name.startswith("test/")},
         changed=_changed(run),
     )
@@ -231,19 +237,20 @@ def _epochs(rows: Rows) -> tuple[str, Callable[[int, str], float]]:
         if "epoch" in row and any(name.startswith("train/") and name.endswith("_epoch") for name in row)
     }
 
-    def done(step: int, name: str) -> int:
-        return step + 1 if name.startswith("val/") or name.endswith("_epoch") else step
-
     if not ends:
-        return "step", lambda step, name: float(done(step, name))
+        return "step", lambda step, name: float(_done(step, name))
     steps, epochs = [0, *ends], [0.0, *ends.values()]
     rate = (epochs[-1] - epochs[-2]) / (steps[-1] - steps[-2])
 
     def place(step: int, name: str) -> float:
-        at = done(step, name)
+        at = _done(step, name)
         return float(np.interp(at, steps, epochs)) + max(at - steps[-1], 0) * rate
 
     return "epoch", place
+
+
+def _done(step: int, name: str) -> int:
+    return step + 1 if name.startswith("val/") or name.endswith("_epoch") else step
 
 
 def _number(text: Any) -> float | None:

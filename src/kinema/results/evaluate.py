@@ -51,11 +51,20 @@ class Places:
 
 def files_of(method: Method, folders: Sequence[Path]) -> list[Path]:
     """Checkpoints of a row below some folders, found by name."""
+    return _named(method.checkpoints, folders)
+
+
+def start_of(method: Method, folders: Sequence[Path]) -> Path | None:
+    """The weights that a training of a row starts from, found by name; None where there are none, or need not be."""
+    return next(iter(_named((method.init,), folders)), None) if method.init else None
+
+
+def _named(patterns: Sequence[str], folders: Sequence[Path]) -> list[Path]:
     found = []
     for folder in folders:
         for path in sorted(folder.rglob("*")):
             name = "/" + path.as_posix().lower()
-            if path.is_file() and any(fnmatch.fnmatchcase(name, f"*/{one.lower()}") for one in method.checkpoints):
+            if path.is_file() and any(fnmatch.fnmatchcase(name, f"*/{one.lower()}") for one in patterns):
                 found.append(path)
     return found
 

@@ -23,7 +23,7 @@ PUBLISHED_WEIGHTS = {"joint": 2.0, "bone": 2.0, "joint_motion": 1.0, "bone_motio
 _MOST_GRID_POINTS = 1500
 _ROUNDS = 20
 _FACTORS = (0.0, 0.25, 0.5, 0.8, 1.25, 2.0, 4.0)
-_COLDEST, _HOTTEST = 0.05, 20.0
+COLDEST, HOTTEST = 0.05, 20.0  # temperatures that can be fitted
 
 # Predicted ids (N,), log probabilities of the true classes (N,), true ids (N,) -> a number; higher is better.
 Objective = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
@@ -116,7 +116,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """
     logits = logits - logits.max(1, keepdims=True)
     true = logits[np.arange(len(labels)), labels].mean()
-    low, high = math.log(1 / _HOTTEST), math.log(1 / _COLDEST)
+    low, high = math.log(1 / HOTTEST), math.log(1 / COLDEST)
     for _ in range(32):
         middle = (low + high) / 2
         weight = np.exp(math.exp(middle) * logits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ from kinema.results.score_files import Scores, align, in_class_order
 
 log = logging.getLogger(__name__)
 _VALIDATE = (
-    "Trainings keep them (predictions/report_val.npz); for other streams test on the validation clips "
-    "(mode=test dataset.split_test=val) and name these: 'fuse.validation={joint: RUN, ...}'."
+    "Trainings with dataset.selection=val keep them (predictions/report_val.npz); for other streams test on the "
+    "validation clips (mode=test dataset.split_test=val) and name these: 'fuse.validation={joint: RUN, ...}'."
 )
 _LIST = "Give one number per stream, such as fuse.{key}=[{example}]."
 
@@ -108,7 +108,7 @@ def run(
     fused = fuse.combine(logits, weights, options.rule)
     if options.temperature == "fit" and calibrated is not None:
         # A mean of calibrated streams is too modest; a last temperature changes no ranking (Rahaman and Thiery 2021).
-        temperatures["fused"] = fuse.fit_temperature(fuse.combine(calibrated[0], weights, options.rule), calibrated[1])
+        temperatures["fused"] = _fitted("fused", fuse.combine(calibrated[0], weights, options.rule), calibrated[1])
         fused = fuse.log_softmax(fused / temperatures["fused"])
 
     singles = {name: fuse.log_softmax(one) for name, one in zip(aligned, logits, strict=True)}
@@ -122,14 +122,15 @@ def run(
             seed=options.seed,
         )  # fmt: skip
     report = _report(aligned, labels, fused)
+    judge = _Judge(labels, first, options.rule, None if options.temperature is None else list(aligned.values()))
     rows = [
-        _row(name, one, labels, first, weight, temperatures[name])
-        for (name, one), weight in zip(singles.items(), weights, strict=True)
+        judge.row(name, one, _alone(i, len(logits)), weight, temperatures[name])
+        for i, ((name, one), weight) in enumerate(zip(singles.items(), weights, strict=True))
     ]
-    rows.append(_row("fused", fused, labels, first, None, temperatures.get("fused")))
+    rows.append(judge.row("fused", fused, weights, None, temperatures.get("fused")))
     if len(set(weights)) > 1:
-        equal = fuse.combine(logits, [1.0] * len(logits), options.rule)
-        rows.append(_row("fused, equal weights", equal, labels, first))
+        equal = [1.0] * len(logits)
+        rows.append(judge.row("fused, equal weights", fuse.combine(logits, equal, options.rule), equal))
     report.tables = {"stream": rows, **report.tables}
     report.digits = {**report.digits, "weight": 3, "temperature": 3}
     shares = dict(zip(aligned, weights, strict=True))
@@ -192,8 +193,7 @@ def _validation(
         key: in_class_order(first, _named(validation[key], classes), name, f"validation of {key}") for key in aligned
     }
     mine = align(mine)
-    for key, one in mine.items():
-        _refuse_same(aligned[key], one, key)
+    _refuse_same(first, mine[name])
     labels = np.maximum.reduce([one.labels for one in mine.values()])
     rows = np.flatnonzero(labels >= 0)
     if not len(rows):
@@ -201,19 +201,18 @@ def _validation(
     return {key: one.take(rows) for key, one in mine.items()}, labels[rows]
 
 
-def _refuse_same(judged: Scores, held_out: Scores, name: str) -> None:
-    """Weights that are fitted on the clips they are judged on make an optimistic number."""
-    place = {clip: row for row, clip in enumerate(judged.names)}
-    pairs = [(place[clip], row) for row, clip in enumerate(held_out.names) if clip in place]
-    if not pairs:
-        return
-    mine, theirs = np.array(pairs).T
-    if np.array_equal(judged.values[mine], held_out.values[theirs]):
+def _refuse_same(judged: Scores, held_out: Scores) -> None:
+    """Weights that are fitted on the clips they are judged on make an optimistic number.
+
+    Names decide, not scores: another epoch of the same stream scores the same clips otherwise.
+    """
+    shared = sorted(set(judged.names) & set(held_out.names))
+    if shared:
         raise DataError(
-            f"{name}: fuse.validation scores {len(pairs)} of the clips that are judged ({held_out.source}). Weights "
-            "fitted on them would be judged too well. Use clips that are cut from training."
+            f"fuse.validation scores {len(shared)} of the clips that are judged (first {shared[0]}, {held_out.source})."
+            " Weights fitted on them would be judged too well. Use clips that are cut from training "
+            "(dataset.selection=val); different clips need different names."
         )
-    log.warning("%s: %d validation clips have the names of clips that are judged", name, len(pairs))
 
 
 def _temperatures(
@@ -225,11 +224,24 @@ def _temperatures(
     if given == "fit":
         if held_out is None:
             raise ConfigError(f"fuse.temperature=fit needs validation scores. {_VALIDATE}")
-        return {name: fuse.fit_temperature(one.logits(), held_out[1]) for name, one in held_out[0].items()}
+        return {name: _fitted(name, one.logits(), held_out[1]) for name, one in held_out[0].items()}
     values = _numbers(given, aligned, "temperature", "1.2,0.9")
     if min(values) <= 0:
         raise ConfigError(f"fuse.temperature={given} holds a temperature that is not above 0. {_fit('temperature')}")
     return dict(zip(aligned, values, strict=True))
+
+
+def _fitted(name: str, logits: np.ndarray, labels: np.ndarray) -> float:
+    """A temperature, with a warning where it is none: the likelihood would have it beyond the range."""
+    found = fuse.fit_temperature(logits, labels)
+    if not fuse.COLDEST * 1.01 < found < fuse.HOTTEST / 1.01:
+        reason = "all of them are right" if found < 1 else "they tell nothing of the classes"
+        log.warning(
+            "%s: the temperature fitted on %d validation clips is %.3g, an end of its range: %s there. Use more "
+            "validation clips, or give a temperature: fuse.temperature=null for none.",
+            name, len(labels), found, reason,
+        )  # fmt: skip
+    return found
 
 
 def _fit(key: str) -> str:
@@ -303,16 +315,51 @@ def _classes(scores: Scores) -> ClassList:
     )  # fmt: skip
 
 
-def _row(
-    name: str,
-    log_probs: np.ndarray,
-    labels: np.ndarray,
-    first: Scores,
-    weight: float | None = None,
-    temperature: float | None = None,
-) -> Row:
-    """A line of the table of streams: how good one of them is by itself."""
-    judged = class_report.Judged(class_report.Scores(log_probs, labels, first.names, _classes(first)))
-    scalars = judged.scalars()
-    shown = ("top1", "top5", "mean_class", "f1_macro", "ece", "nll")
-    return {"stream": name, "weight": weight, "temperature": temperature, **{key: scalars.get(key) for key in shown}}
+def _alone(chosen: int, count: int) -> list[float]:
+    return [float(i == chosen) for i in range(count)]
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Lines of the table of streams: how good each of them is by itself.
+
+    Attributes:
+        labels: (N,) class ids.
+        first: the stream whose clips and classes all others have.
+        rule: of the fusion.
+        streams: as stored, before any temperature; None where there are no temperatures.
+    """
+
+    labels: np.ndarray
+    first: Scores
+    rule: str
+    streams: Sequence[Scores] | None
+
+    def row(
+        self,
+        name: str,
+        log_probs: np.ndarray,
+        weights: Sequence[float],
+        weight: float | None = None,
+        temperature: float | None = None,
+    ) -> Row:
+        """One line.
+
+        Args:
+            name: first cell.
+            log_probs: (N, K), after temperatures.
+            weights: of all streams in these scores, for the calibration error without temperatures.
+            weight: shown.
+            temperature: shown.
+        """
+        scalars = self._scalars(log_probs)
+        if self.streams is not None:
+            before = fuse.combine([one.logits() for one in self.streams], weights, self.rule)
+            scalars["ece_before"] = self._scalars(before).get("ece")
+        shown = ("top1", "top5", "mean_class", "f1_macro", *(["ece_before"] if self.streams else []), "ece", "nll")
+        values = {key: scalars.get(key) for key in shown}
+        return {"stream": name, "weight": weight, "temperature": temperature, **values}
+
+    def _scalars(self, log_probs: np.ndarray) -> dict[str, float | None]:
+        scores = class_report.Scores(log_probs, self.labels, self.first.names, _classes(self.first))
+        return dict(class_report.Judged(scores).scalars())

@@ -54,6 +54,8 @@ class Method:
         test_overrides: of the evaluation alone.
         checkpoints: patterns for the names of the authors' files.
         weights: repository that offers those files.
+        init: name of the file that a training of the row starts from (`init=`), such as "MB_release/latest_epoch.bin";
+            empty = from scratch.
         trains: whether runs of the experiment are this row.
         design: "published", or "ours" where the authors' network is unknown and another one stands in.
     """
@@ -65,13 +67,16 @@ class Method:
     test_overrides: tuple[str, ...] = ()
     checkpoints: tuple[str, ...] = ()
     weights: str = ""
+    init: str = ""
     trains: bool = True
     design: str = "published"
 
     @property
     def command(self) -> str:
         """The command that trains the row."""
-        words = (f"'{word}'" if set(word) & set("[]{} ") else word for word in self.overrides)
+        words = [f"'{word}'" if set(word) & set("[]{} ") else word for word in self.overrides]
+        if self.init:
+            words.append(f"init={self.init}")
         return " ".join(["python run.py", f"experiment={self.experiment}", *words])
 
 

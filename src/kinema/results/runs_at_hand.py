@@ -18,7 +18,7 @@ from kinema.results.registry import Method
 from kinema.results.tables import Measured
 
 log = logging.getLogger(__name__)
-# Overrides that say where and on what a run goes, not what is trained.
+# Overrides that say where and on what a run goes, not what is trained; `init` is compared by itself.
 NEUTRAL = (
     "experiment=", "mode=train", "seed=", "resume=", "init=", "tags=", "traceback=", "paths.", "hydra.", "hydra/",
     "logger", "callbacks.figures", "~callbacks.figures", "callbacks.progress", "~callbacks.progress", "trainer=",
@@ -37,6 +37,7 @@ class Training:
         changed: overrides that change what is trained.
         seed: of the run.
         finished: time at which it ended, seconds.
+        init: the weights that it started from; None = from scratch.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Training:
     changed: frozenset[str]
     seed: int
     finished: float
+    init: str | None
 
 
 def trainings(folder: Path) -> list[Training]:
@@ -72,7 +74,7 @@ def _training(status: Path) -> Training | None:
         return None
     changed = frozenset(plain(word) for word in words if not word.startswith(NEUTRAL))
     config: Any = OmegaConf.load(run / "config.resolved.yaml")
-    return Training(run, experiment[-1], changed, int(config.seed), status.stat().st_mtime)
+    return Training(run, experiment[-1], changed, int(config.seed), status.stat().st_mtime, config.get("init"))
 
 
 def typed(run: Path) -> list[str]:
@@ -89,7 +91,11 @@ def plain(word: str) -> str:
 
 
 def of_method(method: Method, found: Iterable[Training]) -> tuple[list[Training], list[Training]]:
-    """The newest training of a row for each seed, and runs of its experiment that changed something else."""
+    """The newest training of a row for each seed, and runs of its experiment that changed something else.
+
+    Rows that are finetuned need weights to start from (`init=`), and rows from scratch none: their recipes may be the
+    same but for that.
+    """
     if method.experiment is None or not method.trains:
         return [], []
     recipe = _recipe(method.experiment)
@@ -99,9 +105,9 @@ def of_method(method: Method, found: Iterable[Training]) -> tuple[list[Training]
     for one in sorted(found, key=lambda training: training.finished):
         if _recipe(one.experiment) != recipe:
             continue
-        if one.changed == wanted:
+        if one.changed == wanted and bool(one.init) == bool(method.init):
             mine[one.seed] = one
-        elif one.changed - wanted:
+        elif one.changed - wanted or one.changed == wanted:
             changed.append(one)
     return [mine[seed] for seed in sorted(mine)], changed
 
@@ -143,8 +149,13 @@ def read_metrics(folder: Path) -> tuple[dict[str, float], dict[str, Any]]:
     return {key.removeprefix("test/"): value for key, value in document.items() if key.startswith("test/")}, meta
 
 
-def left_out(name: str, changed: Sequence[Training]) -> str:
+def left_out(method: Method, changed: Sequence[Training]) -> str:
     """A sentence about runs that are not the recipe."""
-    words = sorted({word for one in changed for word in one.changed})
+    words = sorted({word for one in changed for word in _difference(method, one)})
     shown = ", ".join(words[:4]) + (", ..." if len(words) > 4 else "")
-    return f"{name}: {len(changed)} finished runs with other settings are left out ({shown})."
+    return f"{method.name}: {len(changed)} finished runs with other settings are left out ({shown})."
+
+
+def _difference(method: Method, one: Training) -> set[str]:
+    words = set(one.changed - {plain(word) for word in method.overrides})
+    return words | ({f"init={one.init or 'null'}"} if bool(one.init) != bool(method.init) else set())

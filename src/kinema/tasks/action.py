@@ -83,7 +83,7 @@ class ActionTask(Task):
             for name, options in (protocol_options or {}).items()
         }
         self.classes: ClassList | None = None
-        self._counts: Tensor | None = None  # training clips of each class
+        self._counts: Tensor | None = None  # training clips of each class, as the order shows them
 
     @property
     def signature(self) -> Signature:
@@ -115,11 +115,15 @@ class ActionTask(Task):
     def setup(self, stage: str) -> None:
         self.classes = self._data().classes
         super().setup(stage)
-
         if stage == "fit":
-            self._counts = torch.tensor(self._data().training_counts(), device=self.device)
+            self._counts = torch.tensor(self._data().shown_counts(), dtype=torch.float32)
 
     # Training.
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self._counts is not None:  # the network has reached its device by now, after `setup`
+            self._counts = self._counts.to(self.device)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted loss of a batch.
@@ -135,7 +139,12 @@ class ActionTask(Task):
         label = batch["label"]
         terms: dict[str, Tensor] = {}
         if "supcon" in self.weights:
-            features, labels = self._of_all_ranks(out, label)
+            if "mix" in batch:
+                raise ConfigError(
+                    "mixup blends clips of two classes, and supcon compares clips of one. "
+                    "Use 'dataset.augment=[]', or a list without mixup."
+                )
+            features, labels = self._of_all_ranks(out, label, batch["index"])
             terms["supcon"] = core_losses.supcon(features[:, None], labels, temperature=self.temperature)
         else:
             terms = self._of_logits(out, self._target(out, batch))
@@ -172,12 +181,24 @@ class ActionTask(Task):
         own, other = (nn.functional.one_hot(batch[key], logits.shape[-1]).to(logits) for key in ("label", "partner"))
         return share * own + (1 - share) * other
 
-    def _of_all_ranks(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings and labels of the whole global batch: a loss that compares samples must see them all."""
+    def _of_all_ranks(self, features: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings and labels of the whole global batch: a loss that compares samples must see them all.
+
+        Args:
+            features: (B, D) of this rank.
+            labels: (B,).
+            index: (B,), -1 for the filler of a rank that has no sample.
+        """
         if self._trainer is None or self.trainer.world_size == 1:
             return features, labels
-        gathered: Any = self.all_gather(features, sync_grads=True)
-        return gathered.flatten(0, 1), self.all_gather(labels).flatten()  # type: ignore[union-attr]
+        # Ranks may have unequal shares, and only equal shapes can be gathered.
+        missing = -(-self._data().batch_size // self.trainer.world_size) - len(features)
+        padded = nn.functional.pad(features, (0, 0, 0, missing))
+        known = nn.functional.pad(torch.where(index < 0, -1, labels), (0, missing), value=-1)
+        all_features: Any = self.all_gather(padded, sync_grads=True)
+        all_labels: Any = self.all_gather(known)
+        there = all_labels.flatten() >= 0
+        return all_features.flatten(0, 1)[there], all_labels.flatten()[there]
 
     # Prediction.
 

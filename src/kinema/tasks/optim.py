@@ -133,6 +133,9 @@ def warmup_cosine(
 ) -> LambdaLR:
     """Rise linearly for `warmup_steps` optimiser steps, then follow half a cosine down to a share of the rate.
 
+    A rise that would take more than half of the training is shortened to a tenth of it, and says so: a short training
+    on few clips would never see the rate it was given.
+
     Args:
         optimizer: whose learning rates are the peak.
         warmup_steps: 0 starts at the peak.
@@ -143,11 +146,19 @@ def warmup_cosine(
         raise ConfigError(
             "The warm-up and cosine schedule needs the length of the training. Use trainer.max_steps=10000."
         )
+    rise = warmup_steps
+    if 2 * warmup_steps > total_steps:
+        rise = total_steps // 10
+        log.warning(
+            "the training has %d steps, too few for a warm-up of %d: it is shortened to %d. "
+            "Train for longer (trainer.max_epochs), or say task.scheduler.warmup_steps=%d yourself",
+            total_steps, warmup_steps, rise, rise,
+        )  # fmt: skip
 
     def factor(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / warmup_steps
-        progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+        if step < rise:
+            return (step + 1) / rise
+        progress = min(1.0, (step - rise) / max(1, total_steps - rise))
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
     return LambdaLR(optimizer, factor)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import TextToPath
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from kinema.core.class_metrics import most_confused
 from kinema.viz.skeleton import FLOOR, OTHER, PAPER, new_figure
@@ -174,7 +175,7 @@ def score_against_frequency(
 
     Args:
         scores: (K,) percent; NaN = class not shown.
-        frequency: (K,) samples; classes that never occur stand at the left edge.
+        frequency: (K,) samples; on a logarithmic axis classes that never occur stand left of the others, over a 0.
         names: of the K classes.
         groups: group of each class, as its colour.
         group_names: names for the legend.
@@ -185,27 +186,31 @@ def score_against_frequency(
     figure = new_figure(7.6, 4.6, DPI)
     axes = figure.add_axes((0.085, 0.125, 0.89, 0.78))
     shown = np.flatnonzero(np.isfinite(scores))
-    count = np.maximum(np.asarray(frequency, float), 0.7)
+    count, ticks = _places_of(np.asarray(frequency, float), shown)
     belongs = np.zeros(len(names), int) if groups is None else np.asarray(groups, int)
     for group in np.unique(belongs[shown]):
         mine = shown[belongs[shown] == group]
         name = None if groups is None or group_names is None else group_names[group]
         axes.scatter(count[mine], scores[mine], s=26, color=group_colour(int(group)), alpha=0.85, label=name, zorder=3)
-    residual = scores - np.nanmean(scores)
+    residual = scores - (np.nanmean(scores) if len(shown) else 0)
+    seen = shown[np.asarray(frequency)[shown] > 0]
     # Classes of nearly one size have no trend.
-    if len(shown) > 2 and count[shown].max() >= 2 * count[shown].min():
-        slope, level = np.polyfit(np.log(count[shown]), scores[shown], 1)
-        span = np.geomspace(count[shown].min(), count[shown].max(), 50)
+    if len(seen) > 2 and count[seen].max() >= 2 * count[seen].min():
+        slope, level = np.polyfit(np.log(count[seen]), scores[seen], 1)
+        span = np.geomspace(count[seen].min(), count[seen].max(), 50)
         trend = slope * np.log(10.0)
         note = f"trend: {trend:+.1f} points for ten times the clips"
         axes.plot(span, slope * np.log(span) + level, color=_GREY, linewidth=1.2, linestyle="--", label=note, zorder=2)
-        residual = scores - slope * np.log(count) - level
-    if len(shown) and count[shown].max() > 10 * count[shown].min():
+        residual = scores - slope * np.log(np.maximum(count, span[0])) - level
+    if ticks is None:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    else:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_xticks(list(ticks), list(ticks.values()))
+        axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylim(-4, 104)
-    far = shown[np.argsort(-np.abs(residual[shown]), kind="stable")][:labelled]
-    _labels(figure, axes, count, scores, names, far)
+    far = shown[np.argsort(-np.abs(residual[shown]), kind="stable")]
+    _labels(figure, axes, count, scores, names, far, labelled)
     _plain(axes)
     axes.grid(color=FLOOR, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -217,14 +222,60 @@ def score_against_frequency(
     return figure
 
 
-def _labels(figure: Figure, axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str], chosen: np.ndarray) -> None:
-    """Names beside points, on the first of eight places that touches neither a name nor a point."""
+def _places_of(frequency: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, dict[float, str] | None]:
+    """Places on the horizontal axis, and on a logarithmic one (where frequencies differ much) its ticks.
+
+    Args:
+        frequency: (K,) samples.
+        shown: ids of the classes in the picture.
+    """
+    own = frequency[shown]
+    seen = own[own > 0]
+    if not len(seen) or seen.max() <= 10 * seen.min():
+        return frequency, None
+    ticks = {}
+    if len(seen) < len(own):
+        ticks[float(seen.min()) / 2] = "0"
+    for power in range(int(np.log10(seen.min())), int(np.log10(seen.max())) + 1):
+        for digit in (1, 2, 5):
+            value = float(digit * 10**power)
+            if seen.min() <= value <= seen.max():
+                ticks[value] = f"{value:g}"
+    return np.where(frequency > 0, frequency, seen.min() / 2), ticks
+
+
+def _labels(
+    figure: Figure, axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str], order: np.ndarray, most: int
+) -> None:
+    """Names beside points, on the first of eight places that touches neither a name nor a point.
+
+    Points on one spot get one name, with the number of the others.
+
+    Args:
+        figure: of the axes.
+        axes: with the points.
+        x: (K,) of all points.
+        y: (K,) of all points; NaN = not drawn.
+        names: of the points.
+        order: ids of the points, the most important first.
+        most: spots that get a name, where there is room.
+    """
     points = axes.transData.transform(np.stack((x, y), 1))
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     frame = axes.get_window_extent(renderer)
     taken: list[tuple[float, float, float, float]] = []
-    for one in chosen:
-        text = axes.annotate(names[one], (x[one], y[one]), (0, 0), textcoords="offset points", fontsize=7, zorder=4)
+    named = np.zeros(len(names), bool)
+    for one in order:
+        if named[one]:
+            continue
+        if not most:
+            return
+        most -= 1
+        same = np.abs(points - points[one]).max(1) <= _ONE_SPOT
+        named |= same
+        others = int(same.sum()) - 1
+        name = f"{names[one]}, +{others} more" if others else names[one]
+        text = axes.annotate(name, (x[one], y[one]), (0, 0), textcoords="offset points", fontsize=7, zorder=4)
         for dx, dy, side in _PLACES:
             text.set_position((dx, dy))
             text.set_horizontalalignment(side)
@@ -232,13 +283,14 @@ def _labels(figure: Figure, axes: Axes, x: np.ndarray, y: np.ndarray, names: Seq
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
             hits = any(box.x0 < b[2] and b[0] < box.x1 and box.y0 < b[3] and b[1] < box.y1 for b in taken)
             covers = np.all((points > (box.x0 - 3, box.y0 - 3)) & (points < (box.x1 + 3, box.y1 + 3)), axis=1)
-            if inside and not hits and not np.delete(covers, one).any():
+            if inside and not hits and not (covers & ~same).any():
                 taken.append((box.x0, box.y0, box.x1, box.y1))
                 break
         else:
             text.remove()
 
 
+_ONE_SPOT = 2.0  # pixels
 _PLACES: tuple[tuple[float, float, Literal["left", "center", "right"]], ...] = (
     (6, -2.5, "left"), (-6, -2.5, "right"), (0, 6, "center"), (0, -11, "center"), (6, 5, "left"), (-6, 5, "right"),
     (6, -11, "left"), (-6, -11, "right"),

@@ -80,6 +80,21 @@ def test_benchmarks_split_by_their_lists(tmp_path: Path, benchmark: str, trains:
         assert split == ("train" if trains(ntu.ClipName.parse(name)) else "test")
 
 
+def test_cross_view_withholds_all_views_of_a_performance(tmp_path: Path) -> None:
+    save(tmp_path, "ntu60_hrnet.pkl", container(names([1, 7, 60], performers=range(1, 9))))
+    data = module(
+        tmp_path,
+        "dataset=ntu60",
+        "dataset.protocol=xview",
+        "dataset.validation.by=trial",
+        "dataset.validation.share=0.3",
+    )
+    table = data.sequences.table
+    train, val, test = (set(table["trial"][data.rows(stage)]) for stage in ("train", "val", "test"))
+    assert train and val and not train & val
+    assert test == train | val  # seen by another camera
+
+
 def test_clips_in_no_list_belong_to_no_split(tmp_path: Path) -> None:
     content = container(CLIPS)
     content["split"]["xsub_train"].remove("S001C001P001R001A001")
@@ -267,6 +282,23 @@ def test_the_doctor_finds_nothing_wrong_with_a_sound_container(
     save(tmp_path, file, container(clips, ("xsub", "xview")))
     found = doctor.examine(module(tmp_path, *words))
     assert not [finding for finding in found if finding.severity == "fault"]
+
+
+def test_the_doctor_knows_what_cross_view_asks(tmp_path: Path) -> None:
+    content = container(names(range(1, 61), performers=range(1, 4)))
+    save(tmp_path, "ntu60_hrnet.pkl", content)
+    words = ["dataset=ntu60", "dataset.protocol=xview", "dataset.validation.by=clip", "dataset.validation.share=0.3"]
+    found = [finding for finding in doctor.examine(module(tmp_path, *words)) if finding.check == "overlap"]
+    told = {finding.severity: finding.text for finding in found}
+    assert "recordings in train and in val" in told["warning"]
+    assert "other cameras saw the same" in told["ok"]
+    # The lists of another benchmark may not do this.
+    content["split"]["xsub_train"], content["split"]["xsub_val"] = (
+        content["split"][f"xview_{part}"] for part in ("train", "val")
+    )
+    save(tmp_path, "ntu60_hrnet.pkl", content)
+    found = doctor.examine(module(tmp_path, "dataset=ntu60"))
+    assert any("recordings in train and in test" in finding.text for finding in found if finding.severity == "fault")
 
 
 def test_the_doctor_tells_what_is_wrong(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from kinema.data.sequences import ArrayStore, Sequences
 from kinema.errors import DataError
 
 # Raised when the result of `read` changes: part of the cache's key.
-VERSION = 1
+VERSION = 2
 
 _REMEDY = "Use the file as its authors hand it out, or one that scripts/convert_ntu.py has written."
 
@@ -80,7 +80,8 @@ def read(root: Path, *, report: Report = raise_fault, **options: Any) -> Sequenc
     The column `split` holds "train" and "test", or "train", "exemplar" and "query" of the one-shot benchmark; "" for
     clips that the benchmark does not use. `auxiliary` numbers the classes that the one-shot benchmark trains on from 0
     (-1 = novel); `label` always is the class. `setup` is that of the cameras; clips of one `trial` show the same
-    seconds to three cameras, but for xview, which tests across cameras.
+    seconds to three cameras. `meta["across"]` is "camera" for xview, which tests what other cameras saw of recordings
+    that were trained on.
 
     Args:
         root: the data set's folder.
@@ -204,13 +205,16 @@ def _stored(
     table = {key: np.asarray(values) for key, values in columns.items()}
     if options.benchmark == ntu.ONESHOT:
         table["auxiliary"] = ntu.auxiliary_labels(table["label"])
+    meta = {"preprocess": options.preprocess, "stream": options.stream, "benchmark": options.benchmark}
+    if options.benchmark == ntu.CROSS_VIEW:
+        meta["across"] = "camera"
     return Sequences(
         ArrayStore(used, {kind: array[:used]}),
         table,
         skeleton=options.prepared if kind == "pose3d" else None,
         skeleton2d=options.prepared if kind == "pose2d" else None,
         space="camera" if kind == "pose3d" else "image",
-        meta={"preprocess": options.preprocess, "stream": options.stream, "benchmark": options.benchmark},
+        meta=meta,
     )
 
 
@@ -239,8 +243,7 @@ def _rows(
             options=options,
             report=report,
             subject=clip.subject,
-            # Between cameras, what one of them saw is another recording: that is what xview asks about.
-            trial=name if options.benchmark == "xview" else clip.recording,
+            trial=clip.recording,
             camera=str(clip.camera),
             fps=options.fps,
             **checked,
