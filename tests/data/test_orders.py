@@ -108,3 +108,10 @@ def test_unknown_order_and_empty_batch_are_refused() -> None:
         orders.make("sedeed", 3, 1, seed=0)
     with pytest.raises(ConfigError, match=r"dataset\.batch_size=32"):
         orders.make("seeded", 3, 0, seed=0)
+
+
+def test_an_evaluation_is_the_same_after_any_number_of_epochs() -> None:
+    order = orders.evaluation(7, 3)
+    first = torch.cat(list(order))
+    order.set_epoch(5)
+    assert torch.equal(torch.cat(list(order)), first)

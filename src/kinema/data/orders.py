@@ -131,7 +131,9 @@ class Order(Sampler[Tensor]):
             begin, end = batch * self.batch_size, min((batch + 1) * self.batch_size, self.num_rows)
             positions = np.arange(begin + self.rank, end, self.world_size)
             missing = per_rank - len(positions) if self.fill else int(len(positions) == 0)
-            picks = np.full((len(positions) + missing, 3), (self.epoch, begin + self.rank, -1), dtype=np.int64)
+            # What an evaluation draws (further test clips) must not depend on how long was trained before it.
+            epoch = 0 if self.fill else self.epoch
+            picks = np.full((len(positions) + missing, 3), (epoch, begin + self.rank, -1), dtype=np.int64)
             picks[: len(positions), 1], picks[: len(positions), 2] = positions, rows[positions]
             yield torch.from_numpy(picks)
 

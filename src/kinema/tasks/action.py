@@ -144,7 +144,7 @@ class ActionTask(Task):
                     "mixup blends clips of two classes, and supcon compares clips of one. "
                     "Use 'dataset.augment=[]', or a list without mixup."
                 )
-            features, labels = self._of_all_ranks(out, label, batch["index"])
+            features, labels = self._of_all_ranks(out, batch)
             terms["supcon"] = core_losses.supcon(features[:, None], labels, temperature=self.temperature)
         else:
             terms = self._of_logits(out, self._target(out, batch))
@@ -181,20 +181,20 @@ class ActionTask(Task):
         own, other = (nn.functional.one_hot(batch[key], logits.shape[-1]).to(logits) for key in ("label", "partner"))
         return share * own + (1 - share) * other
 
-    def _of_all_ranks(self, features: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    def _of_all_ranks(self, features: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Embeddings and labels of the whole global batch: a loss that compares samples must see them all.
 
         Args:
             features: (B, D) of this rank.
-            labels: (B,).
-            index: (B,), -1 for the filler of a rank that has no sample.
+            batch: `label` (B,), and on several ranks `index` (B,), -1 for the filler of a rank that has no sample.
         """
+        labels = batch["label"]
         if self._trainer is None or self.trainer.world_size == 1:
             return features, labels
         # Ranks may have unequal shares, and only equal shapes can be gathered.
         missing = -(-self._data().batch_size // self.trainer.world_size) - len(features)
         padded = nn.functional.pad(features, (0, 0, 0, missing))
-        known = nn.functional.pad(torch.where(index < 0, -1, labels), (0, missing), value=-1)
+        known = nn.functional.pad(torch.where(batch["index"] < 0, -1, labels), (0, missing), value=-1)
         all_features: Any = self.all_gather(padded, sync_grads=True)
         all_labels: Any = self.all_gather(known)
         there = all_labels.flatten() >= 0
