@@ -122,8 +122,8 @@ def summarise(folder: Path) -> dict[str, Any] | None:
             known = [float(value) for value in values if isinstance(value, (int, float))]
             if len(known) > 1:
                 mean, deviation = statistics.fmean(known), statistics.stdev(known)
-                told = f"{title}: {column} {mean:.4g} ± {deviation:.2g} over {len(known)} seeds"
-                console.print(told, markup=False, soft_wrap=True)
+                line = f"{title}: {column} {mean:.4g} ± {deviation:.2g} over {len(known)} seeds"
+                console.print(line, markup=False, soft_wrap=True)
     return best
 
 

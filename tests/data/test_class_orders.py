@@ -119,7 +119,7 @@ def test_published_order_is_a_running_generator_replayed_from_the_first_epoch() 
 def test_what_cannot_be_drawn_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"no option 'tau'.*power, num_samples"):
         _make("balanced", tau=0.5)
-    with pytest.raises(ConfigError, match=r"dataset\.order_options\.power=0\.5"):
+    with pytest.raises(ConfigError, match=r"dataset\.order_options\.balanced\.power=0\.5"):
         _make("balanced", power=2)
     with pytest.raises(ConfigError, match=r"num_samples=183"):
         _make("balanced", num_samples=0)

@@ -166,6 +166,14 @@ def test_what_does_not_fit_is_refused_in_a_sentence(words: list[str], sentence: 
         build(compose(["task=action", *words]))
 
 
+def test_a_data_set_of_one_task_names_it() -> None:
+    from kinema.errors import ConfigError
+    from kinema.modes.train import build
+
+    with pytest.raises(ConfigError, match=r"serves action, not task=lifting\. Use task=action model=stgcnpp\.$"):
+        build(compose(["dataset=synthetic_actions"]))
+
+
 def test_another_preprocessing_than_the_checkpoints_is_refused(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -238,3 +238,11 @@ def test_image_space_is_drawn_upright(data: Sequences, with_truth: bool) -> None
     assert (drawn[:, head, 2] > drawn[:, ankle, 2] + 1).all()
     if with_truth:
         np.testing.assert_allclose(drawn, clip.poses["Ground truth"], atol=1e-5)
+
+
+def test_an_action_network_is_shown_the_way_to_the_mode_that_draws_clips(tmp_path: Path) -> None:
+    words = ["mode=render", "task=action", "model=stgcnpp", "dataset=synthetic_actions", "ckpt=best.ckpt"]
+    with pytest.raises(
+        ConfigError, match=r"Use mode=predict task=action ckpt=best\.ckpt input=CLIP predict\.draw=true"
+    ):
+        run(compose([*words, f"paths.output_dir={tmp_path}"]))

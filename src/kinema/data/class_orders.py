@@ -46,10 +46,10 @@ def balanced(
     """
     if not 0 <= power <= 1:
         raise ConfigError(
-            f"dataset.order_options.power={power} is not between 0 (all classes alike) and 1 (as in the data). "
-            f"Use dataset.order_options.power=0.5."
+            f"dataset.order_options.balanced.power={power} is not between 0 (all classes alike) and 1 (as in the "
+            "data). Use dataset.order_options.balanced.power=0.5."
         )
-    visits = _visits(num_samples, labels)
+    visits = _visits("balanced", num_samples, labels)
     _, class_of, counts = np.unique(labels, return_inverse=True, return_counts=True)
     members = np.split(np.argsort(class_of, kind="stable"), np.cumsum(counts)[:-1])
     weights = counts.astype(np.float64) ** power
@@ -221,12 +221,12 @@ def shown(name: str, counts: Sequence[int], options: Mapping[str, Any] | None = 
     return share
 
 
-def _visits(num_samples: int | None, labels: np.ndarray) -> int:
+def _visits(name: str, num_samples: int | None, labels: np.ndarray) -> int:
     visits = len(labels) if num_samples is None else int(num_samples)
     if visits < 1:
         raise ConfigError(
-            f"dataset.order_options.num_samples={visits} makes an empty epoch. "
-            f"Use dataset.order_options.num_samples={len(labels)}."
+            f"dataset.order_options.{name}.num_samples={visits} makes an empty epoch. "
+            f"Use dataset.order_options.{name}.num_samples={len(labels)}."
         )
     return visits
 
@@ -246,7 +246,7 @@ def _classes_per_batch(
             f"dataset.order={name}: a batch of {batch_size} rows with {per_class} of each class needs {count} classes, "
             f"the training rows have {classes}. Use dataset.batch_size={classes * per_class}."
         )
-    batches = _visits(num_samples, labels) // batch_size
+    batches = _visits(name, num_samples, labels) // batch_size
     if not batches:
         raise ConfigError(
             f"dataset.order={name}: {len(labels)} rows do not fill a batch of {batch_size}. "

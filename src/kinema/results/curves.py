@@ -160,7 +160,8 @@ def _training(run: Path, root: Path) -> Training | None:
         larger = config["objective_mode"] == "max"
     trainer = config.get("trainer") or {}
     of, steps = trainer.get("max_epochs"), trainer.get("max_steps")
-    ends = isinstance(steps, int) and steps > 0 and ours
+    limit = steps if isinstance(steps, int) and steps > 0 and ours else None
+    done = max((_done(step, name) for step in rows for name in rows[step]), default=0)
     return Training(
         name=run.name if run == root else str(run.relative_to(root)),
         folder=run,
@@ -169,8 +170,8 @@ def _training(run: Path, root: Path) -> Training | None:
         objective=objective,
         larger=larger,
         status=standing(_json(run / "status.json")),
-        of=of if isinstance(of, int) and of > 0 and not ends else None,
-        steps=(max((_done(step, name) for step in rows for name in rows[step]), default=0), steps) if ends else None,
+        of=of if isinstance(of, int) and of > 0 and limit is None else None,
+        steps=None if limit is None else (done, limit),
         results={name: value for name, value in _json(run / "metrics.json").items() if name.startswith("test/")},
         changed=_changed(run),
     )
