@@ -121,3 +121,10 @@ def test_persons_are_told_apart_in_one_video(tmp_path: Path) -> None:
         keypoints(tmp_path / "two.npz", "x", WAY, Options(check=False), persons=[0, 1])
     first, second = keypoints(tmp_path / "two.npz", "x", WAY, Options(check=False))
     assert first.name != second.name
+
+
+def test_the_folder_of_one_clip_gives_it_its_name(tmp_path: Path) -> None:
+    (tmp_path / "b0055").mkdir()
+    np.save(tmp_path / "b0055" / "pose_3d.npy", np.zeros((4, 17, 3), np.float32))
+    assert sources(tmp_path / "b0055") == [("b0055", tmp_path / "b0055" / "pose_3d.npy")]
+    assert sources(tmp_path) == sources(tmp_path / "b0055")

@@ -87,7 +87,9 @@ def _below(folder: Path, root: Path) -> Iterator[tuple[str, Path]]:
             else:
                 yield from _below(path, root)
         elif path.suffix in detections.SUFFIXES and path.name not in NO_CLIPS:
-            yield _own_name(path.relative_to(root)), path
+            relative = path.relative_to(root)
+            own = len(relative.parts) == 1 and relative.stem in OWN_FOLDER  # the folder of one clip was given
+            yield root.name if own else _own_name(relative), path
 
 
 def _own_name(path: Path) -> str:
