@@ -40,7 +40,8 @@ def main() -> None:
     launch.register_resolvers()
     run = hydra.main(version_base="1.3", config_path=str(launch.config_dir()), config_name="config")(_job)
     # Hydra prints its own reports and exits; with full errors it hands them over, and we add what to type instead.
-    wants_trace = bool(os.environ.get("HYDRA_FULL_ERROR")) or "traceback=true" in sys.argv
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    wants_trace = bool(before) or "traceback=true" in sys.argv
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         run()
@@ -49,6 +50,8 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_explain(error), trace=wants_trace)
     finally:
+        if before is None:  # whatever this process starts next decides for itself
+            os.environ.pop("HYDRA_FULL_ERROR", None)
         if launch.rank() == 0 and "kinema.summary" in sys.modules:
             sys.modules["kinema.summary"].summarise_multirun()
 

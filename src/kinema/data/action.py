@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -188,21 +189,22 @@ class ActionDataModule(BaseDataModule):
         self._transforms = resolve(transforms, "transforms", **given)
 
     def rows(self, stage: str) -> np.ndarray:
-        """Rows of the store (all persons of a clip) that belong to a stage.
-
-        Raises:
-            ConfigError: for a split that the data does not have.
-        """
+        """Rows of the store (all persons of a clip) that belong to a stage."""
         if stage == "predict" or (stage == "val" and self.selection == "test"):
             stage = "test"
         cut = self.split["val"] is None and self.validation["by"] is not None
         if stage == "test" or not cut:
             return self._of(stage)
+        rows, verdict = self._cut
+        return rows[verdict == (stage == "val")]
+
+    @cached_property
+    def _cut(self) -> tuple[np.ndarray, np.ndarray]:
+        """Labelled training rows, and what `held_out` says of each."""
         rows = self._of("train")
         if not len(rows):
-            return rows
-        verdict = held_out(self.sequences.table, rows, **self.validation)
-        return rows[verdict == (stage == "val")]
+            return rows, rows
+        return rows, held_out(self.sequences.table, rows, **self.validation)
 
     def _of(self, stage: str) -> np.ndarray:
         names = self.split[stage]

@@ -7,15 +7,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from kinema.core.spec import Signature
 from kinema.errors import ConfigError
-from kinema.models.inputs import expect_pose
 from kinema.models.layers import recogniser
 from kinema.models.registry import Shapes, depth_of, register
 
 
 @register("action_conv")
-class ActionConv(nn.Module):
+class ActionConv(recogniser.Recogniser):
     """Recognise actions by strided convolutions in time, each over all joints at once.
 
     Input (B, M, T, J, C), output (B, K) logits. Every person is a sample of its own: convolutions with batch norm and
@@ -57,7 +55,14 @@ class ActionConv(nn.Module):
         dropout: float,
         mask_persons: bool,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            num_frames=num_frames,
+            num_joints=num_joints,
+            in_channels=in_channels,
+            persons=persons,
+            num_classes=num_classes,
+            mask_persons=mask_persons,
+        )
         if not channels or kernel_size % 2 == 0 or stride < 1:
             raise ConfigError(
                 f"channels={list(channels)}, kernel_size={kernel_size} and stride={stride} are no convolutions in "
@@ -75,37 +80,12 @@ class ActionConv(nn.Module):
             "dropout": dropout,
             "mask_persons": mask_persons,
         }
-        self.signature = Signature(
-            output="logits",
-            in_channels=in_channels,
-            joints=num_joints,
-            joints_out=num_joints,
-            frames=num_frames,
-            frames_rule="any",
-            persons=persons,
-            classes=num_classes,
-        )
-        self.mask_persons = mask_persons
         self.backbone = Convolutions(num_joints, in_channels, channels, kernel_size, stride)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(channels[-1], num_classes)
 
-    def forward(self, pose: Tensor, persons: Tensor | None = None) -> Tensor:
-        """Classify a batch of clips.
-
-        Args:
-            pose: (B, M, T, J, C).
-            persons: (B, M) bool, who is present; None = everybody. Looked at with `mask_persons` only.
-
-        Returns:
-            (B, K) logits.
-        """
-        return self.head(self.dropout(self.pool(pose, persons)))
-
-    def pool(self, pose: Tensor, persons: Tensor | None = None) -> Tensor:
-        """Return what the last layer sees, (B, channels): the mean over time and persons."""
-        expect_pose(pose, self.signature)
-        return recogniser.pooled(self.backbone, pose, persons, self.mask_persons)
+    def classify(self, features: Tensor) -> Tensor:
+        return self.head(self.dropout(features))
 
     @classmethod
     def recognise(cls, shapes: Shapes) -> dict[str, Any] | None:

@@ -9,9 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kinema.core.spec import Signature
 from kinema.errors import ConfigError
-from kinema.models.inputs import expect_pose
 from kinema.models.layers import recogniser
 from kinema.models.layers.joint_graph import ADAPTIVE, JointGraph
 from kinema.models.layers.pyskl import stgcn_arguments
@@ -23,7 +21,7 @@ TEMPORAL = ("mstcn", "unit_tcn")
 
 
 @register("stgcn")
-class STGCN(nn.Module):
+class STGCN(recogniser.Recogniser):
     """Classify a clip of skeletons.
 
     Input (B, M, T, V, C): M persons, any T from 1 on, C = x, y, z or x, y, score. Output (B, K) logits. Time is halved
@@ -109,7 +107,14 @@ class STGCN(nn.Module):
         dropout: float,
         mask_persons: bool,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            num_frames=num_frames,
+            num_joints=num_joints,
+            in_channels=in_channels,
+            persons=persons,
+            num_classes=num_classes,
+            mask_persons=mask_persons,
+        )
         self.arguments: dict[str, Any] = {
             "num_frames": num_frames,
             "num_joints": num_joints,
@@ -141,17 +146,6 @@ class STGCN(nn.Module):
         _one_of("gcn_adaptive", gcn_adaptive, ADAPTIVE)
         _one_of("gcn_conv_pos", gcn_conv_pos, ("pre", "post"))
         _one_of("tcn_type", tcn_type, TEMPORAL)
-        self.signature = Signature(
-            output="logits",
-            in_channels=in_channels,
-            joints=num_joints,
-            joints_out=num_joints,
-            frames=num_frames,
-            frames_rule="any",
-            persons=persons,
-            classes=num_classes,
-        )
-        self.mask_persons = mask_persons
         links = recogniser.graph_links(layout, edges, num_joints, graph_mode, max_hop)
         stages = recogniser.plan(
             in_channels,
@@ -195,27 +189,8 @@ class STGCN(nn.Module):
         )
         self.cls_head = recogniser.Head(stages[-1].out_channels, num_classes, dropout)
 
-    def forward(self, pose: Tensor, persons: Tensor | None = None) -> Tensor:
-        """Classify a batch of clips.
-
-        Args:
-            pose: (B, M, T, V, C).
-            persons: (B, M) bool, who is present; None = everybody. Looked at with `mask_persons` only.
-
-        Returns:
-            (B, K) logits.
-        """
-        return self.cls_head(self.pool(pose, persons))
-
-    def pool(self, pose: Tensor, persons: Tensor | None = None) -> Tensor:
-        """Return what the last layer sees, (B, C'): the mean over time, joints and persons."""
-        expect_pose(pose, self.signature)
-        return recogniser.pooled(self.backbone, pose, persons, self.mask_persons)
-
-    def feature_maps(self, pose: Tensor) -> Tensor:
-        """Return the output of the last stage for every person, (B, M, C', T', V)."""
-        expect_pose(pose, self.signature)
-        return self.backbone(pose, None).unflatten(0, pose.shape[:2])
+    def classify(self, features: Tensor) -> Tensor:
+        return self.cls_head(features)
 
     @classmethod
     def recognise(cls, shapes: Shapes) -> dict[str, Any] | None:

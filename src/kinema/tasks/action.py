@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -19,7 +18,7 @@ from kinema.errors import ConfigError
 from kinema.inference.flip import mirror_pose
 from kinema.protocols.registry import ACTION as PROTOCOLS
 from kinema.protocols.report import Protocol
-from kinema.tasks.base import Batch, Task
+from kinema.tasks.base import Batch, Task, one_of, options_by_protocol
 from kinema.tasks.optim import OptimizerRecipe, SchedulerRecipe
 
 # Terms by the kind of output that they are computed from.
@@ -71,26 +70,16 @@ class ActionTask(Task):
     ) -> None:
         super().__init__(model, optimizer, scheduler, **options)
         for name in losses:
-            _one_of("losses", name, (*_OF_LOGITS, *_OF_EMBEDDING))
+            one_of("losses", name, (*_OF_LOGITS, *_OF_EMBEDDING))
         self.weights = {name: float(weight) for name, weight in losses.items() if weight}
         self.label_smoothing, self.focal_gamma = label_smoothing, focal_gamma
         self.class_balance, self.logit_adjustment = class_balance, logit_adjustment
         self.temperature = temperature
         self.flip_average = flip_average
-        self.protocol = _one_of("protocol", protocol, tuple(PROTOCOLS))
-        self.protocol_options = {
-            _one_of("protocol_options", name, tuple(PROTOCOLS)): dict(options or {})
-            for name, options in (protocol_options or {}).items()
-        }
+        self.protocol = one_of("protocol", protocol, tuple(PROTOCOLS))
+        self.protocol_options = options_by_protocol(protocol_options, tuple(PROTOCOLS))
         self.classes: ClassList | None = None
         self._counts: Tensor | None = None  # training clips of each class, as the order shows them
-
-    @property
-    def signature(self) -> Signature:
-        """What the network takes and gives."""
-        signature = self.model.signature
-        assert isinstance(signature, Signature)
-        return signature
 
     def check(self, signature: Signature, spec: DataSpec) -> None:
         """Refuse losses and protocols that do not belong to the network's output or the data's classes."""
@@ -236,11 +225,3 @@ class ActionTask(Task):
 
     def scalars(self) -> tuple[str, ...]:
         return tuple(PROTOCOLS[self.protocol].scalars)
-
-
-def _one_of(key: str, value: str, known: tuple[str, ...]) -> str:
-    if value in known:
-        return value
-    near = difflib.get_close_matches(value, known, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
-    raise ConfigError(f"task.{key}: {value!r} is unknown. {hint}")

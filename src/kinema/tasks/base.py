@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -80,6 +81,13 @@ class Task(pl.LightningModule, ABC):
         self._epoch: list[float] = []
         self._written = -1
         optim.freeze_but(model, trainable)
+
+    @property
+    def signature(self) -> Signature:
+        """What the network takes and gives."""
+        signature = self.model.signature
+        assert isinstance(signature, Signature)
+        return signature
 
     # What a task writes.
 
@@ -284,3 +292,23 @@ class Task(pl.LightningModule, ABC):
                 f"The checkpoint belongs to another network than the one configured:\n{shown}\n"
                 f"Use the model= (and its sizes) that the checkpoint was trained with, see its config.resolved.yaml."
             ) from error
+
+
+def one_of(key: str, value: str, known: tuple[str, ...]) -> str:
+    """A value of the task's yaml that is among the known ones.
+
+    Raises:
+        ConfigError: for another one, with the nearest known.
+    """
+    if value in known:
+        return value
+    near = difflib.get_close_matches(value, known, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+    raise ConfigError(f"task.{key}: {value!r} is unknown. {hint}")
+
+
+def options_by_protocol(
+    options: Mapping[str, Mapping[str, Any] | None] | None, known: tuple[str, ...]
+) -> dict[str, dict[str, Any]]:
+    """`protocol_options` of a task's yaml, every name checked."""
+    return {one_of("protocol_options", name, known): dict(own or {}) for name, own in (options or {}).items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -23,7 +22,7 @@ from kinema.inference.stream import Stream, stream
 from kinema.inference.trajectory import Placed, separated
 from kinema.protocols.registry import LIFTING as PROTOCOLS
 from kinema.protocols.report import Protocol
-from kinema.tasks.base import Batch, Task
+from kinema.tasks.base import Batch, Task, one_of, options_by_protocol
 from kinema.tasks.optim import OptimizerRecipe, SchedulerRecipe
 
 TARGETS = ("root_relative", "first_frame_depth", "absolute")
@@ -78,24 +77,14 @@ class LiftingTask(Task):
     ) -> None:
         super().__init__(model, optimizer, scheduler, **options)
         self.weights = _weights(losses)
-        self.target = _one_of("target", target, TARGETS)
+        self.target = one_of("target", target, TARGETS)
         self.flip_average = flip_average
         self.mask_invalid = mask_invalid
         self.chunk = chunk
-        self.protocol = _one_of("protocol", protocol, tuple(PROTOCOLS))
-        self.protocol_options = {
-            _one_of("protocol_options", name, tuple(PROTOCOLS)): dict(options or {})
-            for name, options in (protocol_options or {}).items()
-        }
+        self.protocol = one_of("protocol", protocol, tuple(PROTOCOLS))
+        self.protocol_options = options_by_protocol(protocol_options, tuple(PROTOCOLS))
         self._context: dict[str, tuple[int, int]] = {}
         self._has_gaps = True
-
-    @property
-    def signature(self) -> Signature:
-        """What the network takes and gives."""
-        signature = self.model.signature
-        assert isinstance(signature, Signature)
-        return signature
 
     def check(self, signature: Signature, spec: DataSpec) -> None:
         """Refuse a protocol or a loss that does not belong to the data's space or skeleton."""
@@ -301,19 +290,11 @@ def _term(name: str, pred: Tensor, target: Tensor, skeleton: Skeleton, valid: Te
 def _weights(losses: Mapping[str, float]) -> dict[str, float]:
     known = (*core_losses.LOSSES, _FROM_2D)
     for name in losses:
-        _one_of("losses", name, known)
+        one_of("losses", name, known)
     weights = {name: float(weight) for name, weight in losses.items() if weight}
     if not weights:
         raise ConfigError("Every loss has weight 0. Use task.losses.mpjpe=1.")
     return weights
-
-
-def _one_of(key: str, value: str, known: tuple[str, ...]) -> str:
-    if value in known:
-        return value
-    near = difflib.get_close_matches(value, known, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
-    raise ConfigError(f"task.{key}: {value!r} is unknown. {hint}")
 
 
 def _known(skeleton: Skeleton | None) -> Skeleton:

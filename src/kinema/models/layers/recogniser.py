@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from kinema.core.graphs import adjacency, layout, own_layout
+from kinema.core.spec import Signature
 from kinema.errors import ConfigError
+from kinema.models.inputs import expect_pose
 from kinema.models.layers.exporting import traced
 from kinema.models.layers.temporal import TemporalUnit
 from kinema.models.registry import Shapes, depth_of
@@ -196,6 +199,68 @@ def read_stages(shapes: Shapes, prefix: str, spatial: str, in_channels: int, *, 
         "widths": [dim, *(widths[number - first] for number in grown)],
     }
     return told | ({"down_stages": halved} if halved else {})
+
+
+class Recogniser(nn.Module, ABC):
+    """Persons one by one through a backbone, their mean through a classifier.
+
+    A network sets `backbone`, called as `pooled` does, and writes `classify`.
+
+    Args:
+        num_frames, num_joints, in_channels, persons, num_classes: of the signature; any number of frames works.
+        mask_persons: take the mean over the persons that `forward` is told of. False = over all of them.
+    """
+
+    backbone: nn.Module
+
+    def __init__(
+        self,
+        *,
+        num_frames: int,
+        num_joints: int,
+        in_channels: int,
+        persons: int,
+        num_classes: int,
+        mask_persons: bool,
+    ) -> None:
+        super().__init__()
+        self.signature = Signature(
+            output="logits",
+            in_channels=in_channels,
+            joints=num_joints,
+            joints_out=num_joints,
+            frames=num_frames,
+            frames_rule="any",
+            persons=persons,
+            classes=num_classes,
+        )
+        self.mask_persons = mask_persons
+
+    @abstractmethod
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits (B, K) of what `pool` returns."""
+
+    def forward(self, pose: Tensor, persons: Tensor | None = None) -> Tensor:
+        """Classify a batch of clips.
+
+        Args:
+            pose: (B, M, T, V, C).
+            persons: (B, M) bool, who is present; None = everybody. Looked at with `mask_persons` only.
+
+        Returns:
+            (B, K) logits.
+        """
+        return self.classify(self.pool(pose, persons))
+
+    def pool(self, pose: Tensor, persons: Tensor | None = None) -> Tensor:
+        """Return what the classifier sees, (B, C'): the mean over time, joints and persons."""
+        expect_pose(pose, self.signature)
+        return pooled(self.backbone, pose, persons, self.mask_persons)
+
+    def feature_maps(self, pose: Tensor) -> Tensor:
+        """Return the output of the last stage for every person, (B, M, C', T', V)."""
+        expect_pose(pose, self.signature)
+        return self.backbone(pose, None).unflatten(0, pose.shape[:2])
 
 
 class Head(nn.Module):
