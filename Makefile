@@ -7,10 +7,11 @@ READY := $(VENV)/.ready
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench clean table-h36m table-humaneva table-3dhp table-cmu table-ntu table-ma52
+.PHONY: help setup demo test test-slow lint format bench clean table-h36m table-humaneva table-3dhp table-cmu table-ntu table-ma52 table-h36m-prediction \
+	table-humaneva-prediction
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-26s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # torch goes first and pinned: pip then takes the build this machine offers (the CPU build from a local index or a
 # find-links folder, the CUDA build from the public index on Linux) and nothing later replaces it.
@@ -64,6 +65,12 @@ table-ntu: $(READY) ## NTU RGB+D 60 and 120: published results beside those of c
 
 table-ma52: $(READY) ## MA-52: the same
 	$(BIN)/python -m scripts.table ma52 $(ARGS)
+
+table-h36m-prediction: $(READY) ## motion prediction on Human3.6M: the same, with the networks' complexity
+	$(BIN)/python -m scripts.table h36m-prediction $(ARGS)
+
+table-humaneva-prediction: $(READY) ## motion prediction on HumanEva-I: the same
+	$(BIN)/python -m scripts.table humaneva-prediction $(ARGS)
 
 clean: ## remove what runs and tests have left (not .venv, not the cache)
 	rm -rf outputs multirun .pytest_cache .mypy_cache .ruff_cache .hypothesis

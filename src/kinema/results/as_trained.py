@@ -17,6 +17,9 @@ from kinema.checkpoints.envelopes import Weights, read_weights
 from kinema.data.class_list import class_list
 from kinema.errors import CheckpointError, ConfigError, KinemaError
 
+# Frame rates that differ by less are the same.
+_SAME_RATE = 0.02
+
 
 def task_of(config: DictConfig) -> str:
     """Name of the task that a configuration chose."""
@@ -85,6 +88,72 @@ def for_lifting(config: DictConfig) -> DictConfig:
         if trained is not None and not words:
             result.dataset, result.task = OmegaConf.create(trained["dataset"]), OmegaConf.create(trained["task"])
     return result
+
+
+def for_prediction(config: DictConfig) -> DictConfig:
+    """A configuration of task=prediction with the space, the noise and the frames that the checkpoint was trained with.
+
+    The task's options come from the file, what was typed goes first. So does the data set, unless one of motion was
+    chosen, which then gets the file's history and horizon.
+
+    Raises:
+        CheckpointError: the file was trained for another task.
+        ConfigError: it does not say what it was trained on and nobody else does, or data at another frame rate.
+    """
+    if not config.ckpt:
+        raise ConfigError(f"mode={config.mode} needs a trained network. Use ckpt=path/to/file.")
+    record = read_weights(config.ckpt).record or {}
+    trained = record.get("config")
+    if record and record.get("task") not in (None, "prediction"):
+        raise CheckpointError(
+            f"{config.ckpt} was trained for task={record['task']}. mode={config.mode} continues motions: use a "
+            "checkpoint of task=prediction."
+        )
+    chosen = "prediction" in (config.dataset.get("tasks") or ())
+    if trained is None:
+        if chosen and task_of(config) == "prediction":
+            return config
+        raise ConfigError(
+            f"{config.ckpt} does not say what it was trained on: frames, noise, skeleton. Add its experiment, such as "
+            "experiment=humanmac/h36m or experiment=smrnet/h36m; none of the data set's files is needed for input=."
+        )
+    result = config.copy()
+    with open_dict(result):
+        result.task = OmegaConf.merge(OmegaConf.create(trained["task"]), _typed_of(config, "task"))
+        if _typed("seed") and not _typed("task.seed"):
+            result.task.seed = config.seed
+        if not chosen:
+            result.dataset = OmegaConf.create(trained["dataset"])
+            skeleton = (record.get("spec") or {}).get("skeleton")
+            if result.dataset.get("skeleton") is None and skeleton:  # else the files would be opened to look
+                result.dataset.skeleton = skeleton
+            return result
+        _refuse_rate(config, trained["dataset"])
+        for key in ("history", "horizon"):
+            if not _typed(f"dataset.{key}"):
+                result.dataset[key] = trained["dataset"][key]
+    return result
+
+
+def _typed_of(config: DictConfig, group: str) -> DictConfig:
+    """The values of a group that were typed one by one."""
+    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+    keys = [word.lstrip("+").partition("=")[0] for word in words]
+    made = OmegaConf.create({})
+    for key in keys:
+        if key.startswith(f"{group}."):
+            OmegaConf.update(made, key.removeprefix(f"{group}."), OmegaConf.select(config, key), force_add=True)
+    return made
+
+
+def _refuse_rate(config: DictConfig, trained: dict[str, Any]) -> None:
+    """Refuse motion that would look faster or slower to the network than what it was trained on."""
+    was, now = trained.get("fps"), config.dataset.get("fps")
+    if was is not None and now is not None and abs(now / was - 1) > _SAME_RATE:
+        raise ConfigError(
+            f"{config.ckpt} was trained at {was:g} frames per second, dataset={config.dataset.name} has {now:g}. Use "
+            f"dataset.fps={was:g} where the reader resamples, or a data set of that rate."
+        )
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from kinema.errors import KinemaError
 from kinema.files import write_atomic
-from kinema.protocols.registry import ACTION, LIFTING
-from kinema.results import evaluate, runs_at_hand
+from kinema.protocols.registry import ACTION, LIFTING, PREDICTION
+from kinema.results import costs, evaluate, runs_at_hand
 from kinema.results.evaluate import Places, State
 from kinema.results.registry import Method, Registry, TableSpec
 from kinema.results.runs_at_hand import Training
@@ -30,7 +30,8 @@ def tables(registry: Registry, name: str, places: Places, *, train: bool = False
     specs = registry.of_set(name)
     data = _Data(places)
     found = _trained(registry, specs, places, data) if train else _trainings(places)
-    return [_table(registry, spec, places, found, data) for spec in specs]
+    counted = [costs.table(registry, cost) for cost in registry.costs if cost.set == name]
+    return [*(_table(registry, spec, places, found, data) for spec in specs), *counted]
 
 
 def _trainings(places: Places) -> list[Training]:
@@ -41,7 +42,7 @@ def _table(registry: Registry, spec: TableSpec, places: Places, found: Sequence[
     measured: dict[str, list[Measured]] = {}
     missing: dict[str, list[str]] = {}
     failures: dict[str, list[str]] = {}
-    version = int({**LIFTING, **ACTION}[spec.protocol].version)
+    version = int({**LIFTING, **ACTION, **PREDICTION}[spec.protocol].version)
     rows = [row.method for row in registry.results[spec.name] if registry.methods[row.method].experiment]
     for name in rows:
         method = registry.methods[name]

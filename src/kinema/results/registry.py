@@ -1,4 +1,4 @@
-"""The registry of published results: `published.yaml` and `published_action.yaml` as checked, typed records."""
+"""The registry of published results: `published.yaml` and its sisters as checked, typed records."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from kinema.errors import ConfigError
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 PUBLISHED_ACTION = Path(__file__).with_name("published_action.yaml")
+PUBLISHED_PREDICTION = Path(__file__).with_name("published_prediction.yaml")
 AVERAGE = "Average"
 
 
@@ -56,6 +57,7 @@ class Method:
         weights: repository that offers those files.
         init: name of the file that a training of the row starts from (`init=`), such as "MB_release/latest_epoch.bin";
             empty = from scratch.
+        variant: of the test whose numbers the row shows, such as a baseline; empty = the plain ones.
         trains: whether runs of the experiment are this row.
         design: "published", or "ours" where the authors' network is unknown and another one stands in.
     """
@@ -68,6 +70,7 @@ class Method:
     checkpoints: tuple[str, ...] = ()
     weights: str = ""
     init: str = ""
+    variant: str = ""
     trains: bool = True
     design: str = "published"
 
@@ -91,6 +94,23 @@ class Published:
 
 
 @dataclass(frozen=True)
+class CostSpec:
+    """A table of what networks cost, below the results of a set.
+
+    Attributes:
+        set: as in TableSpec.
+        title: of the table.
+        methods: whose networks are counted; of two, the first is compared with the second.
+        notes: sentences about the counts.
+    """
+
+    set: str
+    title: str
+    methods: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Registry:
     """All tables, methods and results.
 
@@ -98,11 +118,13 @@ class Registry:
         tables: by name.
         methods: by name.
         results: rows of each table, in order.
+        costs: tables of what networks cost.
     """
 
     tables: Mapping[str, TableSpec]
     methods: Mapping[str, Method]
     results: Mapping[str, tuple[Published, ...]]
+    costs: tuple[CostSpec, ...] = ()
 
     def sets(self) -> tuple[str, ...]:
         """Names of the sets of tables."""
@@ -127,7 +149,7 @@ def shipped() -> Registry:
     Raises:
         ConfigError: as `read`, or a name that two files use.
     """
-    parts = [read(path) for path in (PUBLISHED, PUBLISHED_ACTION)]
+    parts = [read(path) for path in (PUBLISHED, PUBLISHED_ACTION, PUBLISHED_PREDICTION)]
     for what in ("tables", "methods"):
         names = [name for part in parts for name in getattr(part, what)]
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -138,7 +160,7 @@ def shipped() -> Registry:
         tables |= part.tables
         methods |= part.methods
         results |= part.results
-    return Registry(tables, methods, results)
+    return Registry(tables, methods, results, tuple(cost for part in parts for cost in part.costs))
 
 
 def read(path: Path = PUBLISHED) -> Registry:
@@ -156,7 +178,15 @@ def read(path: Path = PUBLISHED) -> Registry:
         if name not in tables:
             raise ConfigError(f"{path.name}: results of {name}, which is no table. Define it under tables:.")
         results[name] = tuple(_published(tables[name], row, methods) for row in rows)
-    return Registry(tables, methods, results)
+    costs = tuple(_cost(entry, methods) for entry in raw.get("costs", []))
+    return Registry(tables, methods, results, costs)
+
+
+def _cost(entry: dict[str, Any], methods: Mapping[str, Method]) -> CostSpec:
+    for name in entry["methods"]:
+        if name not in methods or methods[name].experiment is None:
+            raise ConfigError(f"Costs of {entry['set']}: {name} is no method with an experiment. Define it.")
+    return CostSpec(entry["set"], entry["title"], tuple(entry["methods"]), tuple(entry.get("notes", ())))
 
 
 def _table(name: str, entry: dict[str, Any], actions: Mapping[str, Mapping[str, str]]) -> TableSpec:

@@ -213,7 +213,7 @@ def _ours(
             refused.append(f"{method.name}, {one.label}: measured by version {one.version} of the protocol, which is "
                            f"never set beside version {version}. Evaluate it again.")  # fmt: skip
             continue
-        values = {**_values(spec, one.metrics), **{fact: one.facts[fact] for fact in spec.facts if fact in one.facts}}
+        values = {**_values(spec, one.metrics, method.variant), **{fact: one.facts[fact] for fact in spec.facts if fact in one.facts}}
         notes = (
             f"{method.name}: {one.label}.",
             *one.notes,
@@ -227,8 +227,9 @@ def _ours(
     return lines
 
 
-def _values(spec: TableSpec, metrics: Mapping[str, float]) -> dict[str, float]:
-    values = {label: metrics[key] for label, key in spec.columns.items() if key is not None and key in metrics}
+def _values(spec: TableSpec, metrics: Mapping[str, float], variant: str) -> dict[str, float]:
+    keys = {label: f"{variant}/{key}" if variant else key for label, key in spec.columns.items() if key is not None}
+    values = {label: metrics[key] for label, key in keys.items() if key in metrics}
     for label, key in spec.columns.items():
         if key is None and len(values) == len(spec.columns) - 1:
             values[label] = sum(values.values()) / len(values)
