@@ -30,6 +30,8 @@ from scripts.legacy_commands import (
     absent,
     action,
     action_config,
+    diffusion,
+    diffusion_config,
     motionbert,
     motionbert_config,
     poseformer,
@@ -51,15 +53,16 @@ SCRIPTS: tuple[Script, ...] = (
     action.MICRO,
     action.MONITORING,
     action.VERIFY,
+    diffusion.SMRNET_MAIN,
+    diffusion.HUMANMAC_MAIN,
     absent.MESH,
     absent.INFER_MESH,
-    absent.SMRNET,
-    absent.HUMANMAC,
     absent.VIS,
 )
 YAML_KEYS: dict[str, Sequence[Key]] = {
     "MotionBERT's yaml files": motionbert_config.KEYS,
     "Yaml files of the action scripts": action_config.KEYS,
+    "Yaml files of SMRNet and HumanMAC": diffusion_config.KEYS,
 }
 SYSTEMS = tuple(dict.fromkeys(script.system for script in SCRIPTS))
 

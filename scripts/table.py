@@ -24,7 +24,9 @@ from kinema.results.evaluate import Places
 def main(arguments: list[str] | None = None) -> int:
     """Make the tables of one set and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m scripts.table", description=__doc__.split("\n")[0])
-    parser.add_argument("set", help="which tables: h36m, humaneva, 3dhp, cmu, ntu, ma52, h36m-prediction, humaneva-prediction")
+    parser.add_argument(
+        "set", help="which tables: h36m, humaneva, 3dhp, cmu, ntu, ma52, h36m-prediction, humaneva-prediction"
+    )
     parser.add_argument("overrides", nargs="*", help="overrides for evaluations, such as trainer=gpu")
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("KINEMA_DATA", "data")), help="as paths.data_dir"

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from kinema.core.spec import Signature
+from kinema.inference.denoise import denoiser
 from kinema.models import registry
 from kinema.models.inputs import expect_pose
+from kinema.models.layers.noise import expect_noise, noise_signature
 from kinema.testing import check_model
 
 ARGUMENTS = {"num_joints": 3, "in_channels": 2}
@@ -120,6 +122,50 @@ class Float32Only(Linear):
         return super().forward(pose).float()
 
 
+class Noise(nn.Module):
+    """Each coefficient from itself, the step and the condition."""
+
+    unknowable: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, *, kept_coeffs: int, num_features: int) -> None:
+        super().__init__()
+        self.arguments = {"kept_coeffs": kept_coeffs, "num_features": num_features}
+        self.scale = nn.Parameter(torch.ones(kept_coeffs, num_features))
+        self.told = nn.Parameter(torch.ones(num_features))
+        self.signature = noise_signature(kept_coeffs, num_features)
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None, present: Tensor | None = None) -> Tensor:
+        expect_noise(x, t, condition, present, *self.scale.shape)
+        x = x * self.scale + t[:, None, None].to(x.dtype) * 1e-3
+        if condition is None:
+            return x
+        told = condition * self.told
+        return x + (told if present is None else torch.where(present[:, None, None], told, 0))
+
+    @classmethod
+    def recognise(cls, shapes: registry.Shapes) -> dict[str, Any] | None:
+        if set(shapes) != {"scale", "told"}:
+            return None
+        return {"kept_coeffs": shapes["scale"][0], "num_features": shapes["scale"][1]}
+
+
+class IgnoresTheCondition(Noise):
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None, present: Tensor | None = None) -> Tensor:
+        out = super().forward(x, t, condition, present)
+        return out if condition is None else super().forward(x, t) + 0 * self.told
+
+
+class IgnoresAbsence(Noise):
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None, present: Tensor | None = None) -> Tensor:
+        expect_noise(x, t, condition, present, *self.scale.shape)
+        return super().forward(x, t, condition)
+
+
+class SharesWrongly(Noise):
+    def denoiser(self, condition: Tensor | None, timesteps: Tensor, conditioned: int | None = None) -> Any:
+        return denoiser(self, condition, timesteps.flip(0), conditioned, plain=True)
+
+
 @pytest.fixture(autouse=True)
 def alone_in_the_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry.models()
@@ -152,6 +198,50 @@ def test_passes_a_sound_model() -> None:
 def test_names_the_broken_clause(broken: type[nn.Module], words: str) -> None:
     with pytest.raises(AssertionError, match=words):
         check_model(registry.register("broken")(broken), ARGUMENTS)
+
+
+NOISE = {"kept_coeffs": 4, "num_features": 6}
+
+
+def test_passes_a_sound_noise_predictor() -> None:
+    check_model(registry.register("noise")(Noise), NOISE, {"kept_coeffs": 1, "num_features": 5})
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (IgnoresTheCondition, "no gradient reaches|the condition must change"),
+        (IgnoresAbsence, "condition=None against absence"),
+        (SharesWrongly, "denoiser, a condition, None samples see it, step 0"),
+    ],
+)
+def test_names_what_is_broken_of_a_noise_predictor(broken: type[nn.Module], words: str) -> None:
+    with pytest.raises(AssertionError, match=words):
+        check_model(registry.register("broken")(broken), NOISE)
+
+
+def test_a_parameter_named_unused_may_get_no_gradient_and_must_not() -> None:
+    class Spare(DeadParameter):
+        unused_parameters = ("spare",)
+
+    check_model(registry.register("spare")(_without_state(Spare)), ARGUMENTS)
+
+    class Lies(Linear):
+        unused_parameters = ("head.bias",)
+
+    with pytest.raises(AssertionError, match=r"a gradient reaches \['head.bias'\]"):
+        check_model(registry.register("lies")(Lies), ARGUMENTS)
+
+
+def _without_state(cls: type[Linear]) -> type[Linear]:
+    """The class with a `recognise` that knows the spare parameter."""
+
+    def recognise(shapes: registry.Shapes) -> dict[str, Any] | None:
+        rest = {name: shape for name, shape in shapes.items() if name != "spare"}
+        return Linear.recognise(rest) if "spare" in shapes else None
+
+    cls.recognise = staticmethod(recognise)  # type: ignore[method-assign, assignment]
+    return cls
 
 
 def test_checks_the_signature_against_the_output() -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from scripts.bench.measure import Clock, Pair
 
 Kind = Literal["ratio", "memory", "overhead"]
-_MODULES = ("networks", "video", "hmsft", "metrics", "data", "training", "action", "mamba", "gpu")
+_MODULES = ("networks", "video", "hmsft", "metrics", "data", "training", "action", "mamba", "diffusion", "gpu")
 _ROWS: dict[str, Row] = {}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scripts.legacy_commands.flags import Command, Flag, LegacyError, Options, Script
 
-_THERE = "(its tasks are lifting, lifting_semi and action), so this command has no counterpart"
+_THERE = "(its tasks are lifting, lifting_semi, action and prediction), so this command has no counterpart"
 _NONE = "none yet"
 
 
@@ -14,10 +14,6 @@ def _refuse(what: str) -> Command:
 
 def _mesh(options: Options) -> Command:
     return _refuse(f"Mesh recovery ({options.script.file})")
-
-
-def _motion(options: Options) -> Command:
-    return _refuse(f"Motion prediction ({options.script.file} --mode {options['mode']})")
 
 
 def _demo(options: Options) -> Command:
@@ -60,29 +56,6 @@ INFER_MESH = Script(
     _mesh,
     "MotionBERT, meshes in the wild (`infer_wild_mesh.py`)",
 )
-
-# SMRNet and HumanMAC have one script between them.
-_DIFFUSION = (
-    Flag(("--cfg",), default="h36m", here=_NONE),
-    Flag(("--mode",), default="train", here=_NONE),
-    Flag(("--iter",), int, here=_NONE),
-    Flag(("--seed",), int, 0, here=_NONE),
-    Flag(("--device",), here=_NONE),
-    Flag(("--multimodal_threshold",), float, 0.5, here=_NONE),
-    Flag(("--multimodal_th_high",), float, 0.1, here=_NONE),
-    Flag(("--milestone",), here=_NONE),
-    Flag(("--gamma",), float, 0.9, here=_NONE),
-    Flag(("--save_model_interval",), int, 10, here=_NONE),
-    Flag(("--save_gif_interval",), int, 10, here=_NONE),
-    Flag(("--save_metrics_interval",), int, 100, here=_NONE),
-    Flag(("--ckpt",), default="./checkpoints/h36m_ckpt.pt", here=_NONE),
-    Flag(("--ema",), here=_NONE),
-    Flag(("--vis_switch_num",), int, 10, here=_NONE),
-    Flag(("--vis_col",), int, 5, here=_NONE),
-    Flag(("--vis_row",), int, 3, here=_NONE),
-)
-SMRNET = Script("smrnet", "main.py", _DIFFUSION, _motion, "SMRNet (`main.py`)")
-HUMANMAC = Script("humanmac", "main.py", _DIFFUSION, _motion, "HumanMAC (`main.py`)")
 
 VIS = Script(
     "poseformerv2",

@@ -202,7 +202,7 @@ class Command:
 def _doing(options: Options, idle: Sequence[str]) -> str:
     flags = {flag.names[0]: flag for flag in options.script.flags}
     modes = {mode for name in idle for mode in flags[name].modes}
-    return "draw" if modes == {RENDER} else "train" if TRAIN in modes and TEST not in modes else "measure"
+    return "draw" if not modes & {TRAIN, TEST} else "train" if TRAIN in modes and TEST not in modes else "measure"
 
 
 @functools.lru_cache(maxsize=64)

@@ -169,7 +169,7 @@ def read(text: str) -> Config:
     if folder in ABSENT:
         raise LegacyError(
             f"--config {text}: {ABSENT[folder]} does not exist in this version of Kinema, whose tasks are lifting, "
-            "lifting_semi and action."
+            "lifting_semi, action and prediction."
         )
     if folder == "action":
         raise LegacyError(

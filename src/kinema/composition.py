@@ -22,6 +22,7 @@ from kinema import launch
 from kinema.checkpoints.agreement import refuse_other_data, refuse_other_preprocess
 from kinema.core.spec import DataSpec, Signature
 from kinema.errors import ConfigError, KinemaError
+from kinema.fitting import refuse_other_classes, refuse_other_features, refuse_other_joints
 
 log = logging.getLogger(__name__)
 
@@ -266,19 +267,12 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
     source = getattr(task.model, "provenance", None)
     if source is not None:
         refuse_other_preprocess(origin, source.preprocess, spec, dataset)
-    for key, kind, found, wanted in (
-        ("num_joints", "input", signature.joints, spec.skeleton2d),
-        ("num_joints_out", "output", signature.joints_out, spec.skeleton),
-    ):
-        if wanted is not None and found != len(wanted):
-            remedy = f"Use model.{key}={len(wanted)}, or drop model.{key} to follow the data set."
-            if config.ckpt:
-                remedy = "Use a data set (or a converter) with that skeleton, or another checkpoint."
-            elif key not in config.model:
-                remedy = "It gives as many joints as it takes. Use keypoints of that skeleton, or model=videopose3d."
-            raise ConfigError(f"{origin} has {found} {kind} joints but dataset={dataset} has {len(wanted)}. {remedy}")
+    if signature.output == "noise":
+        refuse_other_features(signature, spec, config, origin)
+    else:
+        refuse_other_joints(signature, spec, config, origin)
     if spec.classes is not None:
-        _check_classes(signature, spec, config, origin)
+        refuse_other_classes(signature, spec, config, origin)
     frames = config.dataset.get("frames")
     if frames is not None:
         fed = frames - (signature.in_channels == 5)  # velocities lead to the next frame, so the last one is dropped
@@ -289,7 +283,7 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
                 f"Use model.num_frames={frames} (a freshly trained model), "
                 f"or drop dataset.frames to follow the model (dataset.frames=null)."
             )
-    if spec.classes is None and signature.in_channels not in (2, 3, 5):
+    if spec.classes is None and signature.output != "noise" and signature.in_channels not in (2, 3, 5):
         raise ConfigError(f"{origin} takes {signature.in_channels} channels; 2 (x, y), 3 (x, y, score) or 5 (and the "
                           f"way to the next frame) exist. Use model.in_channels=2.")  # fmt: skip
     if source is not None:
@@ -307,31 +301,9 @@ def check(task: Any, signature: Signature, spec: DataSpec, config: DictConfig) -
 
 
 # A network and a data set to name when the chosen ones do not belong to a task.
-_FITTING = {"action": "stgcnpp"}
-_TASK_OF = {"logits": "action", "embedding": "action"}
-_SERVING = {"action": "cmu_actions"}
-
-
-def _check_classes(signature: Signature, spec: DataSpec, config: DictConfig, origin: str) -> None:
-    """Refuse a network for other classes, or another number of persons, than the data set has."""
-    dataset, count = config.dataset.name, len(spec.classes or ())
-    if signature.classes is not None and signature.classes != count:
-        remedy = "Use the data set it was trained on, or take over its weights with init= instead of ckpt="
-        if not config.ckpt:
-            remedy = f"Use model.num_classes={count}, or drop model.num_classes to follow the data set"
-        raise ConfigError(f"{origin} has {signature.classes} classes but dataset={dataset} has {count}. {remedy}.")
-    if signature.in_channels != spec.in_channels:
-        remedy = f"Use model.in_channels={spec.in_channels}"
-        if config.ckpt or spec.in_channels == 3:
-            remedy = "Use the dataset.transforms it was trained with: [{with_motion: {scale: 10}}] makes six channels"
-        raise ConfigError(
-            f"{origin} takes {signature.in_channels} channels but dataset={dataset} gives {spec.in_channels}. {remedy}."
-        )
-    if signature.persons is not None and signature.persons != spec.persons:
-        raise ConfigError(
-            f"{origin} takes {signature.persons} persons but dataset={dataset} gives {spec.persons}. "
-            f"Use dataset.persons={signature.persons}."
-        )
+_FITTING = {"action": "stgcnpp", "prediction": "smrnet_tiny"}
+_TASK_OF = {"logits": "action", "embedding": "action", "noise": "prediction"}
+_SERVING = {"action": "cmu_actions", "prediction": "cmu_motion"}
 
 
 def _model_name(config: DictConfig) -> str:

@@ -194,10 +194,92 @@ def checkpoint_to_resume(config: DictConfig) -> Path | None:
         )
     epoch, step, _ = progress
     done = _already_finished(config, epoch, step)
-    if done:
+    if done and _tested(found, config):
         raise ConfigError(f"{found} has already finished: {done}, or drop resume.")
     log.info("resuming from %s (epoch %d, step %d)", found, epoch, step)
+    if done:
+        log.info("its training is complete, its test is not")
     return found
+
+
+def _tested(checkpoint: Path, config: DictConfig) -> bool:
+    """Whether the run of a checkpoint is over, its test included."""
+    from kinema.callbacks.journal import ENTRY, FOLDER
+
+    folder = checkpoint.parent.parent
+    if (folder / FOLDER / ENTRY).is_file():
+        return False
+    try:
+        status = json.loads((folder / "status.json").read_text())
+    except (OSError, ValueError):
+        return True
+    # The run that asks has written its own status already, where it goes on in the folder of the interrupted one.
+    ours = folder.absolute() == composition.output_dir(config)
+    return ours or launch.standing(status) not in ("interrupted", "lost", "failed")
+
+
+def offer_journals(config: DictConfig, trainer: Any, checkpoint: Path | None = None) -> None:
+    """Tell the journal of a trainer which interrupted evaluations it may go on with, as `resume` says.
+
+    Args:
+        config: of the run.
+        trainer: with or without a journal among its callbacks.
+        checkpoint: from which a training is resumed: its test may have been interrupted.
+
+    Raises:
+        ConfigError: mode=test, and `resume` names no interrupted evaluation.
+    """
+    from kinema.callbacks.journal import ENTRY, FOLDER, journals
+
+    folder = composition.output_dir(config)
+    if config.mode == "train":
+        offered = [] if checkpoint is None else [checkpoint.parent.parent]
+    elif config.resume in (None, "auto"):
+        offered = [folder, *(path for path in folder.parent.glob("*/") if path.absolute() != folder)]
+        offered = offered if config.resume else []
+    else:
+        offered = [_evaluated(Path(config.resume))]
+    found = [path / FOLDER for path in offered if (path / FOLDER / ENTRY).is_file()]
+    found.sort(key=lambda path: (path / ENTRY).stat().st_mtime, reverse=True)
+    ready = [path for path in found if not launch.alive(_note(path)) or path.parent.absolute() == folder]
+    strict = config.mode != "train" and config.resume not in (None, "auto")
+    if strict and not ready:
+        number = _note(found[0]).get("pid")
+        raise ConfigError(f"resume={config.resume} is still being evaluated (process {number}). Wait for its end.")
+    if strict and not journals(trainer):
+        raise ConfigError(f"resume={config.resume} needs the journal, which is not among the callbacks. "
+                          "Use callbacks=default.")  # fmt: skip
+    for journal in journals(trainer):
+        journal.offered, journal.strict = ready, strict
+    if config.resume == "auto" and config.mode != "train" and not ready:
+        log.info("resume=auto: no interrupted evaluation to go on with; starting from the beginning")
+
+
+def _evaluated(path: Path) -> Path:
+    """The run directory of an interrupted evaluation that `resume` names."""
+    from kinema.callbacks.journal import ENTRY, FOLDER
+
+    if path.is_file():
+        raise ConfigError(
+            f"resume={path} is a file, and mode=test goes on with an interrupted evaluation. "
+            f"Use ckpt={path} for the weights, and resume=auto or resume=RUN_DIRECTORY."
+        )
+    folder = path.parent if path.name == FOLDER else path
+    if not (folder / FOLDER / ENTRY).is_file():
+        what = "holds no interrupted evaluation: it ended, or was stopped before its first entry"
+        raise ConfigError(f"resume={path} {what if path.is_dir() else 'does not exist'}. "
+                          "Use resume=auto for the newest one, or drop resume.")  # fmt: skip
+    return folder
+
+
+def _note(journal: Path) -> dict[str, Any]:
+    from kinema.callbacks.journal import ENTRY
+
+    try:
+        note = json.loads((journal / ENTRY).read_text())
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
 
 
 def _already_finished(config: DictConfig, epoch: int, step: int) -> str | None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kinema.checkpoints.arguments import flat, nested, unknowable_of
 from kinema.core.spec import Signature
 from kinema.errors import KinemaError
+from kinema.inference.denoise import denoiser
 from kinema.models.registry import models
 
 
@@ -24,8 +25,9 @@ def check_model(factory: Callable[..., nn.Module], *cases: dict[str, Any], compi
 
     For every case: keyword-only constructor, arguments kept as plain containers, construction on the meta device,
     signature against forward passes, refused lengths, samples independent of their batch, float64, bfloat16 autocast,
-    a gradient for every parameter, copies, export, no state beyond parameters and running statistics, arguments read
-    back from names and shapes, a strict reload that gives the same numbers, and each ability against `forward`.
+    a gradient for every parameter (but those that the model names in `unused_parameters`), copies, export, no state
+    beyond parameters and running statistics, arguments read back from names and shapes, a strict reload that gives the
+    same numbers, and each ability against `forward`.
 
     Args:
         factory: the class.
@@ -145,6 +147,8 @@ def _check_forward(model: nn.Module) -> None:
                 wide = (3, signature.feature_dim)
                 _require(tuple(out.shape) == wide, f"output {tuple(out.shape)}, expected {wide} of `feature_dim`")
                 _near("the length of an embedding", out.norm(dim=-1), torch.ones(3), 1e-5)
+            elif signature.output == "noise":
+                _require(out.shape == inputs[0].shape, f"output {tuple(out.shape)}, expected that of x")
             alone = model(*(tensor[1:2] for tensor in inputs))
             _near("a sample alone and in a batch", alone, out[1:2], 1e-5)
         if signature.frames_rule in ("exact", "max"):
@@ -160,7 +164,8 @@ def _check_number_formats(model: nn.Module) -> None:
     inputs = _inputs(model, 2)
     with torch.no_grad():
         single = model(*inputs)
-        double = copy.deepcopy(model).double()(*(tensor.double() for tensor in inputs))
+        wide = (tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs)
+        double = copy.deepcopy(model).double()(*wide)
         _require(double.dtype == torch.float64, f"a float64 model returns {double.dtype}")
         _near("float32 against float64", single, double, 1e-4)
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -175,7 +180,9 @@ def _check_gradients(model: nn.Module) -> None:
     _loss(model(*_inputs(model, 16))).backward()
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     dead = [name for name, p in trained if p.grad is None or not bool(p.grad.any())]
-    _require(not dead, f"no gradient reaches {dead}")
+    kept = set(getattr(model, "unused_parameters", ()))  # official files hold them, nothing depends on them
+    _require(not set(dead) - kept, f"no gradient reaches {sorted(set(dead) - kept)}")
+    _require(kept <= set(dead), f"a gradient reaches {sorted(kept - set(dead))}, named in `unused_parameters`")
     model.train()
     model.zero_grad()
     _loss(model(*_inputs(model, 4))).backward()
@@ -194,11 +201,12 @@ def _check_state(factory: Callable[..., nn.Module], model: nn.Module, arguments:
     for name in set(state) - parameters:
         owner = model.get_submodule(name.rpartition(".")[0])
         standard = type(owner).__module__.startswith("torch.nn.")
-        published = any(fnmatch(name, pattern) for pattern in getattr(factory, "published_buffers", ()))
+        kept = (*getattr(factory, "published_buffers", ()), *getattr(factory, "measured_buffers", ()))
         _require(
-            standard or published,
+            standard or any(fnmatch(name, pattern) for pattern in kept),
             f"buffer {name} is in the state dict; constants are registered with persistent=False, and what official "
-            "files hold is named in the class attribute `published_buffers`",
+            "files hold, or training data tell, is named in the class attribute `published_buffers` or "
+            "`measured_buffers`",
         )
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     answers = {name: family.recognise(shapes) for name, family in models().items()}  # type: ignore[attr-defined]
@@ -226,6 +234,8 @@ def _check_abilities(model: nn.Module) -> None:
     with torch.no_grad():
         if signature.persons is not None and getattr(model, "mask_persons", False):
             _check_persons(model)
+        if signature.output == "noise":
+            _check_noise(model)
         if hasattr(model, "features"):
             (pose,) = _inputs(model, 2)
             features = model.features(pose)  # type: ignore[operator]
@@ -252,6 +262,39 @@ def _check_persons(model: nn.Module) -> None:
     other = pose.clone()
     other[1, 1:] = 7.0
     _near("a person who is absent", model(other, persons), model(pose, persons), 1e-6)
+
+
+def _check_noise(model: nn.Module) -> None:
+    """A noise predictor takes its condition or not, sample by sample; `denoiser` gives what `forward` does."""
+    x, t, condition = _inputs(model, 4)
+    with_it, without = model(x, t, condition), model(x, t)
+    _require(not torch.equal(with_it, without), "the condition must change the output")
+    every = torch.ones(4, dtype=torch.bool)
+    _near("condition=None against absence", model(x, t, condition, ~every), without, 1e-5)
+    _near("everybody present", model(x, t, condition, every), with_it, 1e-5)
+    present = every.clone()
+    present[1::2] = False
+    other = torch.where(present[:, None, None], condition, 7.0)
+    expected = torch.where(present[:, None, None], with_it, without)
+    _near("two samples without the condition", model(x, t, other, present), expected, 1e-5)
+    with _refused("another number of features"):
+        model(x[..., 1:], t, condition)
+    with _refused("a condition of another batch"):
+        model(x, t, condition[1:])
+    if not hasattr(model, "denoiser"):
+        return
+    windows, samples, steps = 3, 4, torch.tensor([999, 500, 1])
+    x = torch.stack([_inputs(model, samples)[0] * (1 + window) for window in range(windows)])
+    condition = condition[:windows]
+    for given, seeing in ((condition, None), (condition, 0), (condition, 1), (condition, samples), (None, None)):
+        shared, plain = (denoiser(model, given, steps, seeing, plain=plain) for plain in (False, True))
+        for step in range(len(steps)):
+            what = f"denoiser, {'no' if given is None else 'a'} condition, {seeing} samples see it, step {step}"
+            _near(what, shared(x, step), plain(x, step), 1e-5)
+    with _refused("more samples that see the condition than there are"):
+        denoiser(model, condition, steps, samples + 1)(x, 0)
+    with _refused("sampling in training mode"):
+        denoiser(copy.deepcopy(model).train(), condition, steps)
 
 
 def _check_export(model: nn.Module) -> None:

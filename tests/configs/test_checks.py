@@ -83,3 +83,15 @@ def test_keypoints_of_another_order_than_in_training_are_refused(trained: Path) 
     _checked(compose(words))
     with pytest.raises(ConfigError, match=r"trained on h36m17 keypoints.*Use dataset.skeleton2d=h36m17"):
         _checked(compose([*words, "dataset.skeleton2d=coco17"]))
+
+
+def test_a_noise_predictor_has_the_features_of_the_skeleton_without_its_root() -> None:
+    words = ["task=prediction", "model=smrnet_tiny", "dataset=cmu_motion"]
+    _checked(compose(words))
+    with pytest.raises(ConfigError, match=r"51 features.*dataset=cmu_motion has 48\. Use model\.num_features=48"):
+        _checked(compose([*words, "model.num_features=51"]))
+
+
+def test_networks_of_another_output_are_refused_with_one_that_fits() -> None:
+    with pytest.raises(ConfigError, match=r"gives pose3d\. Use model=smrnet_tiny"):
+        _checked(compose(["task=prediction", "model=dstformer_tiny", "dataset=cmu_motion"]))

@@ -107,7 +107,9 @@ class Given(nn.Module):
         twin = dataclasses.replace(signature, joints_out=1, trajectory=False)
         self.trajectory = Given(twin) if signature.trajectory else None
 
-    def forward(self, pose: torch.Tensor, persons: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, pose: torch.Tensor, persons: torch.Tensor | None = None, *others: object) -> torch.Tensor:
+        if self.signature.output == "noise":
+            return self.size * torch.randn_like(pose)
         if persons is not None:
             out = self.size * torch.randn(len(pose), self.signature.classes or 8)
             return out if self.signature.output == "logits" else nn.functional.normalize(out, dim=-1)
@@ -123,13 +125,16 @@ def check_losses(config: DictConfig) -> None:
     task = build_task(config, Given(signature))
     task.describe(spec=spec.to_dict(), config={})
     torch.manual_seed(0)
-    margin = sum(signature.context)
-    batch = {
-        "pose": torch.randn(2, 4 + margin, len(spec.skeleton2d), signature.in_channels),
-        "pose2d": torch.randn(2, 4 + margin, len(spec.skeleton2d), 3),
-        "pose3d": torch.randn(2, 4, len(spec.skeleton), 3),
-    }
-    if signature.output != "pose3d":
+    if signature.output == "noise":
+        batch = {"motion": torch.randn(2, spec.frames, signature.num_features), "draw": torch.arange(2)}
+    elif signature.output == "pose3d":
+        margin = sum(signature.context)
+        batch = {
+            "pose": torch.randn(2, 4 + margin, len(spec.skeleton2d), signature.in_channels),
+            "pose2d": torch.randn(2, 4 + margin, len(spec.skeleton2d), 3),
+            "pose3d": torch.randn(2, 4, len(spec.skeleton), 3),
+        }
+    else:
         shape = (4, signature.persons, 4, signature.joints, signature.in_channels)
         persons = torch.ones(4, signature.persons, dtype=torch.bool)
         batch = {"pose": torch.randn(shape), "persons": persons, "label": torch.tensor([0, 0, 1, 1])}
@@ -137,7 +142,7 @@ def check_losses(config: DictConfig) -> None:
         batch = {"labeled": batch, "unlabeled": batch | {"intrinsics": torch.randn(2, 9)}}
     terms = task.loss(batch)
     terms.pop("top1", None)  # no loss, and may be 0
-    wanted = {"loss"} | {name for name, weight in config.task.losses.items() if weight}
+    wanted = {"loss"} | {name for name, weight in config.task.get("losses", {}).items() if weight}
     assert set(terms) == wanted - (set() if "labeled" in batch else {"projection", "bone_length"})
     assert all(term.isfinite() and term > 0 for term in terms.values()), terms
     terms["loss"].backward()

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from kinema.core.dct import dct_matrix, inverse_dct_matrix
 from kinema.errors import ConfigError
 from kinema.inference.complexity import count_macs, count_parameters
-from kinema.models.layers.dct import dct_matrix, inverse_dct_matrix
 from kinema.models.poseformer import PoseFormer
 from kinema.models.poseformerv2 import PoseFormerV2
 from kinema.testing import check_model

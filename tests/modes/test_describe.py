@@ -121,3 +121,20 @@ def test_mamba_models_show_both_counts(tmp_path: Path, capsys: pytest.CaptureFix
     assert found["describe/macs"] == visible + hidden
     assert f"visible multiply-accumulates: {visible:,}" in out.splitlines()
     assert "visible to profilers" in out and "scans; not norms" in out
+
+
+def test_a_noise_predictor_shows_what_sampling_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = described(tmp_path, "model=smrnet_tiny", "describe.runs=1", "describe.training=true")
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for words in (
+        "x (B, 20, 48), t (B,), condition (B, 20, 48) or none: 20 coefficients (exactly so many) of 48 features (16",
+        "noise (B, 20, 48)",
+        "for 1 x 20 coefficients",
+        "without the condition",
+        "one of 50 samples",
+        "every matrix product",
+        "samples/s",
+    ):
+        assert words in text, words
+    assert "receptive field" not in text
+    assert found["describe/macs"] > found["describe/unconditional_macs"] > found["describe/sampling_macs"] > 0

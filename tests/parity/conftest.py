@@ -18,7 +18,11 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 def _topics() -> list[Path]:
     """Topics of the golden root that some test here walks."""
-    return [ROOT / topic for topic in ("motionbert", "poseformer", "mamba", "action") if (ROOT / topic).is_dir()]
+    return [
+        ROOT / topic
+        for topic in ("motionbert", "poseformer", "mamba", "action", "diffusion")
+        if (ROOT / topic).is_dir()
+    ]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

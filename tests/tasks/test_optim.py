@@ -102,6 +102,14 @@ def test_exponential_multiplies_per_epoch() -> None:
     assert rates(made["scheduler"], optimizer, 3) == [0.5, 0.5 * 0.9, 0.5 * 0.9 * 0.9]
 
 
+def test_milestones_lower_the_rate_before_the_named_epochs() -> None:
+    optimizer = SGD(network().parameters(), lr=0.5)
+    recipe = partial(optim.milestones, epochs=[1, 3], gamma=0.5)
+    made = optim.schedule(recipe, optimizer, lambda: pytest.fail("not asked"))
+    assert made["interval"] == "epoch"
+    assert rates(made["scheduler"], optimizer, 5) == [0.5, 0.25, 0.25, 0.125, 0.125]
+
+
 def test_warmup_rises_and_the_cosine_falls_to_the_floor_by_steps() -> None:
     optimizer = SGD(network().parameters(), lr=2.0)
     recipe = partial(optim.warmup_cosine, warmup_steps=4, floor=0.1, total_steps=None)

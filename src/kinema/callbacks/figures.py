@@ -163,6 +163,8 @@ def _bars(report: Report, table: str) -> Callable[[], Figure] | None:
     if not columns:
         return None
     values = {str(next(iter(row.values()))): float(row[columns[0]]) for row in rows}
+    if report.missing and not np.isfinite(list(values.values())).any():
+        return None
     right = [name for name in values if name.startswith("right_")]
     return partial(error_bars, values, title=f"{columns[0].upper()} per {table}", highlight=right)
 

@@ -32,6 +32,8 @@ def report_page(
     for name, report in reports.items():
         page.section(name)
         page.text(f"Protocol {report.protocol}, version {report.version}.")
+        if report.note:
+            page.text(report.note)
         if report.scalars:
             page.numbers(_tiles(report))
         first = next(iter(report.tables), None)

@@ -15,6 +15,7 @@ import torch
 
 from kinema.callbacks.page import report_page
 from kinema.files import write_atomic
+from kinema.protocols.methods import methods
 from kinema.protocols.report import Report
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,13 @@ class RunReport(pl.Callback):
             # The first table is the one papers print; the others stand in report.md.
             for table in report.to_rich(title=name)[:1]:
                 console.print(table)
+            if name == "test":
+                self._write_official(report)
+        compared = _methods(pl_module)
+        if compared is not None:
+            self._write("methods", compared)
+            for table in compared.to_rich(title="test"):
+                console.print(table)
         self._tested = True  # the page waits for the figures, which may be drawn after this
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -130,7 +138,9 @@ class RunReport(pl.Callback):
         pictures = {name: files for one in drawn for name, files in one.items()}
         path = self.folder / "report.html"
         title = f"{type(getattr(pl_module, 'model', pl_module)).__name__} on {_data_name(trainer)}"
-        write_atomic(path, report_page(reports, pictures, title=title, folder=self.folder))
+        compared = _methods(pl_module)
+        shown = reports if compared is None else {"methods": compared, **reports}
+        write_atomic(path, report_page(shown, pictures, title=title, folder=self.folder))
         wide_console().print(f"all tables and figures: {path}", markup=False, soft_wrap=True)
 
     def _meta(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
@@ -154,6 +164,11 @@ class RunReport(pl.Callback):
             meta["dataset"] = fingerprint
         return meta
 
+    def _write_official(self, report: Report) -> None:
+        for name, text in report.official.items():
+            path = self.folder / name
+            write_atomic(path, text(path.read_text() if path.is_file() else None))
+
     def _write(self, stem: str, report: Any) -> None:
         write_atomic(self.folder / f"{stem}.md", report.to_markdown())
         write_atomic(self.folder / f"{stem}.csv", report.to_csv())
@@ -163,6 +178,14 @@ class RunReport(pl.Callback):
             write_atomic(self.folder / f"{stem}_{ending}", text)
         if report.arrays:
             report.save_arrays(self.folder / "predictions" / f"{stem}.npz")
+
+
+def _methods(task: Any) -> Report | None:
+    """The table of all variants of the last test, where its protocol makes one."""
+    first = next(iter(getattr(task, "variants", {})), "default")
+    if first == "default":
+        first = type(getattr(task, "model", task)).__name__
+    return methods(getattr(task, "reports", {}), first)
 
 
 def matrices(report: Report) -> dict[str, str]:

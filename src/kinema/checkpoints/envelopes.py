@@ -37,6 +37,7 @@ class Envelope:
         guesses: published constructor values that go with the layout, where weights cannot tell them.
         carried: keys of the source file that export writes again where the weights are still those of the file.
         in_meta: epoch and iteration stand in a dict `meta` and the rate in the optimiser alone, as mmcv writes them.
+        suffix: what the authors' files end with.
     """
 
     name: str
@@ -50,6 +51,12 @@ class Envelope:
     guesses: Mapping[str, Any] = field(default_factory=dict)
     carried: tuple[str, ...] = ()
     in_meta: bool = False
+    suffix: str = ".bin"
+
+    @property
+    def bare(self) -> bool:
+        """Whether a file holds tensors by name and nothing else."""
+        return set(self.parts) == {""}
 
     def preprocess_of(self, content: Mapping[str, Any], shapes: Shapes) -> str | None:
         """The preprocessing of a file: what Kinema's export wrote into it, else what goes with the layout."""
@@ -73,6 +80,8 @@ class Envelope:
             lr: learning rate, of each parameter group where the scripts write a list.
             facts: plain values of the file that the weights came from.
         """
+        if self.bare:
+            return dict(state)
         content: dict[str, Any] = {"epoch": epoch, "lr": lr, "optimizer": None}
         if self.in_meta:
             content = {"meta": {"epoch": epoch, "iter": (facts or {}).get("iter", 0)}}
@@ -215,7 +224,9 @@ ENVELOPES: tuple[Envelope, ...] = (
         in_meta=True,
     ),
     Envelope("state_dict", _other_state_dict, {"state_dict": ""}),
-    Envelope("bare", _is_weights, {"": ""}),
+    # Tensors by name and nothing else: released files of many, and whatever SMRNet and HumanMAC write (ckpt_*.pt, and
+    # ckpt_ema_*.pt with the averaged weights).
+    Envelope("bare", _is_weights, {"": ""}, families=("smrnet", "humanmac"), suffix=".pt"),
 )
 
 
@@ -279,7 +290,7 @@ def read_weights(path: str | os.PathLike[str], *, part: str | None = None, weigh
         content = {**content, "state_dict": content["current_model_state"]}
     state, taken = _unwrap(content, envelope, path, part)
     record = content.get("kinema") if envelope.name == "kinema" else None
-    rest = {} if envelope.name == "bare" else {k: v for k, v in content.items() if k not in (*taken, "kinema")}
+    rest = {} if envelope.bare else {k: v for k, v in content.items() if k not in (*taken, "kinema")}
     told = envelope.preprocess_of(content, {name: tuple(tensor.shape) for name, tensor in state.items()})
     return Weights(
         path=path,

@@ -72,7 +72,8 @@ def export(
         path: the file; its folder is made. An existing one is kept unless `overwrite`.
         format: "official" = the layout of the model's authors, readable by their scripts; "safetensors" = weights
             with Kinema's record as metadata; "onnx" and "torch" (torch.export, .pt2) = a graph for any batch size. The
-            graph of a network with `mask_persons` for several persons takes a second input, persons (B, M) bool.
+            graph of a network with `mask_persons` for several persons takes a second input, persons (B, M) bool; that
+            of a noise predictor takes x, t, condition and present (B,) bool.
         overwrite: replace an existing file.
         frames: input length of the graphs; None = what the model is built for.
 
@@ -110,9 +111,14 @@ def export(
 
 
 def _arguments(model: nn.Module, batch: int, frames: int | None) -> tuple[Tensor, ...]:
-    """Example arguments of `forward`; a network that looks at the persons present is told who is, as its graphs are."""
+    """Example arguments of `forward`, with what is optional there: who is present, and which samples see a condition.
+
+    A graph has no optional inputs.
+    """
     signature: Signature = model.signature  # type: ignore[assignment]
     pose = signature.example(batch, frames)
+    if signature.output == "noise":
+        return (*pose, torch.arange(batch) % 2 == 0)
     if signature.persons in (None, 1) or not getattr(model, "mask_persons", False):
         return pose
     persons = torch.ones(pose[0].shape[:2], dtype=torch.bool)
@@ -142,9 +148,8 @@ def _write_official(model: nn.Module, path: Path, example: tuple[Tensor, ...]) -
     state = _state_of(model)
     content = envelope.write(state, int(facts.get("epoch", 0)), rate, facts)
     content.update(_carried(envelope, provenance, state))
-    if preprocess is not None and preprocess != envelope.preprocess_of(
-        {}, {k: tuple(t.shape) for k, t in state.items()}
-    ):
+    implied = envelope.preprocess_of({}, {k: tuple(t.shape) for k, t in state.items()})
+    if preprocess not in (None, implied) and not envelope.bare:
         content["preprocess"] = preprocess  # the layout alone would say another one; the authors' scripts ignore it
     torch.save(content, path)
     return load(path, **arguments)
@@ -191,7 +196,7 @@ def _write_onnx(model: nn.Module, path: Path, example: tuple[Tensor, ...]) -> Ru
         model,
         example,
         dynamo=True,
-        input_names=["pose", "persons"][: len(example)],
+        input_names=_input_names(model)[: len(example)],
         output_names=[model.signature.output],  # type: ignore[union-attr, list-item]
         dynamic_shapes=_dynamic_batch(example),
         verbose=False,
@@ -207,6 +212,11 @@ def _write_onnx(model: nn.Module, path: Path, example: tuple[Tensor, ...]) -> Ru
         return torch.from_numpy(session.run(None, feed)[0])
 
     return run
+
+
+def _input_names(model: nn.Module) -> list[str]:
+    signature: Signature = model.signature  # type: ignore[assignment]
+    return ["x", "t", "condition", "present"] if signature.output == "noise" else ["pose", "persons"]
 
 
 def _write_torch(model: nn.Module, path: Path, example: tuple[Tensor, ...]) -> Run:
@@ -253,3 +263,10 @@ FORMATS: dict[str, _Format] = {
     "onnx": _Format(".onnx", _write_onnx),
     "torch": _Format(".pt2", _write_torch),
 }
+
+
+def suffix_of(model: nn.Module, format: str) -> str:
+    """What the name of a model's file in a format ends with: in the official one, as its authors name theirs."""
+    family = getattr(type(model), "registered_name", None)
+    layouts = [envelope for envelope in ENVELOPES if family in envelope.families]
+    return layouts[-1].suffix if format == "official" and layouts else FORMATS[format].suffix

@@ -40,6 +40,7 @@ OFFICIAL_NAMES = {
     "use_adaptive_fusion": "adaptive_fusion", "layer_scale_init_value": "layer_scale",
     "neighbour_num": "neighbours", "temporal_connection_len": "connection_len",
     "hidden_dim": "hidden", "dropout_ratio": "dropout",
+    "input_feats": "num_features", "n_pre": "kept_coeffs", "ff_size": "ff_dim",
     "number_of_kept_frames": "kept_frames", "number_of_kept_coeffs": "kept_coeffs",
 }  # fmt: skip
 

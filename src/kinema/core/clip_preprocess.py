@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kinema.core.heading import LEVEL
 from kinema.core.keypoints import coco_to_h36m
 from kinema.core.motion import repair_identities, switched_identities
 from kinema.core.preprocess import preprocess
@@ -26,8 +27,6 @@ Way = Callable[[np.ndarray, "np.ndarray | None", "Size | None", Skeleton], np.nd
 
 # Spreads and lengths below this count as none.
 _SMALLEST = 1e-8
-# Share of the hips' distance that must lie in the floor plane; a hip axis that stands upright has no heading.
-_LEVEL = 0.01
 _HIPS = ("right_hip", "left_hip")
 # pyskl: points with a lower score are put into the middle of the image.
 _SEEN = 0.01
@@ -293,7 +292,7 @@ def _headed(points: np.ndarray, body: Skeleton) -> np.ndarray:
     hips = points[0, points.shape[1] // 2][[body.index(joint) for joint in _HIPS]]
     axis = hips[1] - hips[0]
     level = np.hypot(axis[0], axis[1])
-    if level <= max(_LEVEL * np.linalg.norm(axis), _SMALLEST):
+    if level <= max(LEVEL * np.linalg.norm(axis), _SMALLEST):
         return points
     cosine, sine = axis[:2] / level
     turn = np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]])

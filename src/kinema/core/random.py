@@ -71,7 +71,8 @@ def _bits(seed: int, epoch: int | Tensor, draw: Tensor, name: str, size: int) ->
     epochs = torch.as_tensor(epoch, dtype=torch.int64, device=draw.device)
     a, b, c, d = torch.broadcast_tensors(blocks, draw[:, None], draw[:, None] >> 32, epochs.reshape(-1, 1))
     if draw.device.type == "cpu":  # the same integers; a call of numpy costs a third of one of torch
-        arrays = _philox((a.numpy(), b.numpy(), c.numpy(), d.numpy()), key)
+        # Lanes that are only broadcast give results of mixed layouts, and every further call takes twice as long.
+        arrays = _philox(tuple(lane.contiguous().numpy() for lane in (a, b, c, d)), key)
         lanes = tuple(torch.from_numpy(lane) for lane in arrays)
     else:
         lanes = _philox((a, b, c, d), key)

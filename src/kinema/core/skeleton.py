@@ -6,6 +6,7 @@ No joint index stands anywhere but in the tables, `layouts.py` and `graphs.py`.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +14,10 @@ from typing import Any
 
 from kinema.core.skeleton_tables import BODIES
 from kinema.errors import ConfigError, DataError
+
+# What a left joint's name says, and the right one's instead: a word, or the letter that a word begins with.
+_RIGHT = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
+_LEFT = r"left|Left|LEFT|(?<![A-Za-z0-9])[lL]"
 
 
 @dataclass(frozen=True)
@@ -151,19 +156,13 @@ class Skeleton:
     def from_parents(cls, parents: Sequence[int], names: Sequence[str] | None = None) -> Skeleton:
         """Describe a user's own skeleton by its parents list; left and right are read from the names if given.
 
-        A name that begins or ends with left/right (or l_/r_) pairs with its opposite.
+        A name that says left, or begins a word with l, pairs with its opposite: LeftArm, left_arm, lfemur, thigh_l.
         """
         joints = tuple(names) if names is not None else tuple(f"joint{i}" for i in range(len(parents)))
         roots = [i for i, parent in enumerate(parents) if parent < 0]
         if len(roots) != 1:
             raise DataError(f"A skeleton needs exactly one root (parent -1), found {len(roots)}.")
-        pairs = []
-        for a, b in (("left", "right"), ("l_", "r_"), ("Left", "Right"), ("L_", "R_")):
-            pairs += [
-                (i, joints.index(joint.replace(a, b)))
-                for i, joint in enumerate(joints)
-                if a in joint and joint.replace(a, b) in joints
-            ]
+        pairs = _sides(joints)
         return cls(
             name=f"custom{len(parents)}",
             joints=joints,
@@ -172,6 +171,20 @@ class Skeleton:
             right=tuple(b for _, b in pairs),
             root=roots[0],
         )
+
+
+def _sides(joints: Sequence[str]) -> list[tuple[int, int]]:
+    """Left joints and the right ones paired with them, by their names."""
+    pairs = []
+    for i, joint in enumerate(joints):
+        for found in re.finditer(_LEFT, joint):
+            other = _RIGHT[found[0]]
+            once = joint[: found.start()] + other + joint[found.end() :]
+            name = next((name for name in (once, joint.replace(found[0], other)) if name in joints), None)
+            if name is not None:
+                pairs.append((i, joints.index(name)))
+                break
+    return pairs
 
 
 SKELETONS: dict[str, Skeleton] = {body["name"]: Skeleton(**body) for body in BODIES}

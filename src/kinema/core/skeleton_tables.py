@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+# Parts that a motion can be held by, as groups of `parts` (HumanMAC, modes fix_0 to fix_6).
+_CONTROL: dict[str, tuple[str, ...]] = {
+    "right_leg": ("right_leg",),
+    "left_leg": ("left_leg",),
+    "torso": ("torso",),
+    "left_arm": ("left_arm",),
+    "right_arm": ("right_arm",),
+    "fix_lower": ("right_leg", "left_leg"),
+    "fix_upper": ("torso", "left_arm", "right_arm"),
+}
+
 _H36M17_TABLES: dict[str, Any] = {
     # MotionBERT, lib/model/loss.py: limb vectors (start, end) and pairs of limbs whose angle is measured.
     "limbs": (
@@ -21,6 +32,7 @@ _H36M17_TABLES: dict[str, Any] = {
         "left_arm": (11, 12, 13),
         "right_arm": (14, 15, 16),
     },
+    "control": _CONTROL,
     # Pairs (child, parent) of the bone stream: ours, the graph's edges (core/graphs.py); the thorax has none.
     "bone_stream": (
         (7, 8), (0, 7), (1, 0), (2, 1), (3, 2), (4, 0), (5, 4), (6, 5),
@@ -80,7 +92,8 @@ BODIES: tuple[dict[str, Any], ...] = (
                 "right_arm": (5, 6, 7),
                 "left_leg": (8, 9, 10),
                 "right_leg": (11, 12, 13),
-            }
+            },
+            "control": _CONTROL,
         },
     ),
     # MPI-INF-3DHP, the 17 joints of its test set in the order of the lifting files (P-STMO, MotionAGFormer).
@@ -274,5 +287,26 @@ BODIES: tuple[dict[str, Any], ...] = (
         ),
         left=(1, 2, 3, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31),
         right=(4, 5, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32),
+    ),
+    # The first 22 joints of SMPL, the same in SMPL-H and SMPL-X: the body without hands (AMASS).
+    dict(
+        name="smpl22",
+        joints=(
+            "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle", "right_ankle",
+            "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head", "left_shoulder",
+            "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+        ),
+        parents=(-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19),
+        left=(1, 4, 7, 10, 13, 16, 18, 20),
+        right=(2, 5, 8, 11, 14, 17, 19, 21),
+        tables={
+            "parts": {
+                "torso": (0, 3, 6, 9, 12, 15),
+                "left_leg": (1, 4, 7, 10),
+                "right_leg": (2, 5, 8, 11),
+                "left_arm": (13, 16, 18, 20),
+                "right_arm": (14, 17, 19, 21),
+            }
+        },
     ),
 )  # fmt: skip

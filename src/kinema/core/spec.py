@@ -20,10 +20,11 @@ class Signature:
 
     Attributes:
         output: kind of the tensor that `forward` returns.
-        in_channels: channels of `pose` (2: x, y; 3: x, y, confidence; 5: and the way of x, y to the next frame).
-        joints: joints of the input.
+        in_channels: channels of `pose` (2: x, y; 3: x, y, confidence; 5: and the way of x, y to the next frame); of a
+            noise predictor 3 (x, y, z), or 1 where its features are no points.
+        joints: joints of the input; of a noise predictor without the root.
         joints_out: joints of the output.
-        frames: length T of the input the model is built for.
+        frames: length T of the input the model is built for; of a noise predictor its DCT coefficients n.
         frames_rule: "exact" = only T frames, "max" = up to T, "any" = any length that covers
             the context.
         context: input frames used up before and after the output; (0, 0) = one output per input frame.
@@ -31,6 +32,7 @@ class Signature:
         trajectory: whether the root's slot of the output carries the global trajectory.
         classes: number of classes for logits.
         feature_dim: channels R of `features`, None where the model has no such ability; the length of an embedding.
+        condition_frames: rows of a noise predictor's condition, None where they are the n coefficients of `frames`.
     """
 
     output: Output
@@ -44,11 +46,25 @@ class Signature:
     trajectory: bool = False
     classes: int | None = None
     feature_dim: int | None = None
+    condition_frames: int | None = None
+
+    @property
+    def num_features(self) -> int:
+        """Numbers of one frame, F: those of a noise predictor's coefficient."""
+        return self.joints * self.in_channels
 
     def example(self, batch: int = 1, frames: int | None = None) -> tuple[Tensor, ...]:
-        """Arguments of `forward` with fixed pseudo-random values, for describe, export and tests."""
+        """Arguments of `forward` with fixed pseudo-random values, for describe, export and tests.
+
+        A pose, or of a noise predictor x (B, n, F), t (B,) and condition (B, `condition_frames` or n, F).
+        """
         generator = torch.Generator().manual_seed(0)
         length = self.frames if frames is None else frames
+        if self.output == "noise":
+            x = torch.randn((batch, length, self.num_features), generator=generator)
+            rows = self.condition_frames or length
+            condition = torch.randn((batch, rows, self.num_features), generator=generator)
+            return x, torch.randint(1000, (batch,), generator=generator), condition
         shape: tuple[int, ...] = (batch, length, self.joints, self.in_channels)
         if self.persons is not None:
             shape = (batch, self.persons, *shape[1:])

@@ -288,8 +288,9 @@ def check_sides(sample: Sample) -> Iterator[Finding]:
     sequences = sample.sequences
     if sequences.skeleton is None or not sequences.skeleton.left:
         return
-    bad = False
+    bad, seen = False, []
     if "pose2d" in sequences.arrays and sequences.skeleton2d is not None and sequences.space in ("camera", "image"):
+        seen.append("sides agree between 2D and 3D")
         side, middle = image_agreement(sample, sequences.skeleton, sequences.skeleton2d)
         for wrong, text in (
             ((side < AGREEMENT) & (middle >= AGREEMENT), "left and right are exchanged between 2D and 3D"),
@@ -305,6 +306,7 @@ def check_sides(sample: Sample) -> Iterator[Finding]:
                 )  # fmt: skip
     knees = knee_direction(sample, sequences.skeleton)
     if knees is not None:
+        seen.append("knees bend forward")
         columns = sequences.table["subject"]
         backward = [name for name in dict.fromkeys(columns.tolist()) if knees[columns == name].mean() < KNEES]
         if backward:
@@ -313,8 +315,8 @@ def check_sides(sample: Sample) -> Iterator[Finding]:
                 "fault", "left and right", f"knees bend backward: {first(backward)}; the 3D is mirrored, or its sides "
                 "are exchanged", "Check the axes (right-handed) and the joint order of the 3D file.",
             )  # fmt: skip
-    if not bad:
-        yield Finding("ok", "left and right", "sides agree between 2D and 3D, knees bend forward")
+    if not bad and seen:
+        yield Finding("ok", "left and right", ", ".join(seen))
 
 
 def check_projection(sample: Sample) -> Iterator[Finding]:

@@ -240,7 +240,8 @@ class BaseDataModule(pl.LightningDataModule):
         if self.trainer is None or self.trainer.state.fn != "fit":
             return
         windows = self._opened("train")
-        was, now = (state_dict["rows"], state_dict["batch_size"]), (len(windows), self.batch_size)
+        was = (state_dict["rows"], state_dict["batch_size"])
+        now = (self._make_order(windows, *self._ranks()).num_rows, self.batch_size)
         if state_dict["batches"] and was != now:
             raise ConfigError(
                 f"The run stopped inside an epoch of {was[0]} windows in batches of {was[1]}, this one has {now[0]} in "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kinema.core.skeleton import Skeleton
+from kinema.data import raw
 from kinema.data.sequences import ArrayStore, Sequences
 from kinema.errors import ConfigError, DataError
 
@@ -60,6 +61,27 @@ def mask_nonfinite(sequences: Sequences) -> Sequences:
             score = np.ones((*bad.shape, 1), arrays[name].dtype)
             arrays[name] = np.concatenate([arrays[name], score], axis=-1)
         arrays[name][bad] = 0
+    table = {**sequences.table, "nonfinite": np.zeros(len(sequences), np.int64)}
+    return sequences.replace(arrays=ArrayStore(sequences.arrays.rows, arrays), table=table)
+
+
+def fill_nonfinite(sequences: Sequences) -> Sequences:
+    """Return the store with straight lines in time for points of `pose3d` that hold NaN, and none counted.
+
+    Raises:
+        DataError: for a joint that a whole sequence lacks, which nothing can fill.
+    """
+    arrays = {name: np.array(sequences.arrays[name]) for name in sequences.arrays}
+    pose = arrays["pose3d"]
+    for row in np.flatnonzero(sequences.table["nonfinite"] > 0):
+        start, length = int(sequences.table["start"][row]), int(sequences.table["length"][row])
+        hole = raw.holes(pose[start : start + length])
+        if hole.all(0).any():
+            raise DataError(
+                f"{sequences.label(int(row))}: joint {int(hole.all(0).argmax())} is NaN in every frame, and cannot be "
+                f"filled in. Repair the file, or leave it out: 'dataset.drop=[{sequences.label(int(row))}]'."
+            )
+        pose[start : start + length] = raw.filled(pose[start : start + length], hole)
     table = {**sequences.table, "nonfinite": np.zeros(len(sequences), np.int64)}
     return sequences.replace(arrays=ArrayStore(sequences.arrays.rows, arrays), table=table)
 

@@ -102,7 +102,7 @@ def per_class(
         for number in range(per_class):
             # One of those left; a class that is too small has all left every time.
             left = np.where(size >= per_class, size - number, size)
-            place = _below(draw(left.size).reshape(left.shape), left)
+            place = below(draw(left.size).reshape(left.shape), left)
             for taken in np.sort(chosen[:number], axis=0):
                 place += (size >= per_class) & (place >= taken)
             chosen[number] = place
@@ -255,7 +255,7 @@ def _classes_per_batch(
     return count, batches
 
 
-def _below(bits: np.ndarray, bound: np.ndarray) -> np.ndarray:
+def below(bits: np.ndarray, bound: np.ndarray) -> np.ndarray:
     """Integers from 0 up to each bound, of 64-bit random numbers; exact for bounds below 2^32."""
-    below: np.ndarray = ((bits >> np.uint64(32)) * bound.astype(np.uint64) >> np.uint64(32)).astype(np.int64)
-    return below
+    drawn: np.ndarray = ((bits >> np.uint64(32)) * bound.astype(np.uint64) >> np.uint64(32)).astype(np.int64)
+    return drawn

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kinema.data import anatomy, checks, doctor_action
+from kinema.data import anatomy, checks, doctor_action, doctor_prediction
 from kinema.data.anatomy import Sample
 from kinema.data.cuts import lost_video
 from kinema.data.findings import Finding, first, from_error, where
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from kinema.data.action import ActionDataModule
     from kinema.data.base import BaseDataModule
     from kinema.data.datamodule import MotionDataModule
+    from kinema.data.prediction import PredictionDataModule
 
 # Two descriptions of one motion differ by less, relative to the usual distance of a joint from the root.
 SAME_MOTION = 1e-4
 
 
-def examine(data: MotionDataModule | ActionDataModule) -> list[Finding]:
+def examine(data: MotionDataModule | ActionDataModule | PredictionDataModule) -> list[Finding]:
     """Examine the data set of a DataModule.
 
     Args:
@@ -39,9 +40,12 @@ def examine(data: MotionDataModule | ActionDataModule) -> list[Finding]:
         Findings in the order of the checks. Where files cannot be read at all, only what was found until then.
     """
     from kinema.data.action import ActionDataModule  # with Lightning, which whoever made `data` has loaded
+    from kinema.data.prediction import PredictionDataModule
 
     if isinstance(data, ActionDataModule):
         return _examine_clips(data)
+    if isinstance(data, PredictionDataModule):
+        return _examine_motion(data)
     findings: list[Finding] = []
     try:
         findings += _files(data)
@@ -57,15 +61,42 @@ def examine(data: MotionDataModule | ActionDataModule) -> list[Finding]:
     sample = Sample.of(sequences)
     findings += anatomy.check_image(sample)
     if "pose3d" in sequences.arrays and len(sample.frame):
-        wrong_unit = list(anatomy.check_units(sample))
-        findings += wrong_unit
-        # In another unit every later distance would be wrong as well; one sentence is enough.
-        if all(finding.severity == "ok" for finding in wrong_unit):
-            findings += anatomy.check_bones(sample)
-            findings += anatomy.check_sides(sample)
-            findings += anatomy.check_projection(sample)
-            findings += anatomy.check_speed(sample)
+        findings += _body(sample)[0]
         findings += anatomy.check_targets(sample)
+    findings += _cache(data)
+    return findings
+
+
+def _body(sample: Sample) -> tuple[list[Finding], bool]:
+    """Whether these are bodies in metres that move as bodies do, and whether they are in metres at all."""
+    findings = list(anatomy.check_units(sample))
+    # In another unit every later distance would be wrong as well; one sentence is enough.
+    metres = all(finding.severity == "ok" for finding in findings)
+    if metres:
+        findings += anatomy.check_bones(sample)
+        findings += anatomy.check_sides(sample)
+        findings += anatomy.check_projection(sample)
+        findings += anatomy.check_speed(sample)
+    return findings, metres
+
+
+def _examine_motion(data: PredictionDataModule) -> list[Finding]:
+    """The same for motion whose future is predicted."""
+    findings: list[Finding] = []
+    try:
+        findings += _files(data)
+        sequences = _read(data, findings, "motion")
+        checks.refuse_joints(sequences, data.source.skeleton, None)
+    except KinemaError as error:
+        return [*findings, from_error("files", error)]
+    findings += _contents(sequences)
+    findings += _numbers(sequences, data)
+    findings += _splits(sequences, data)
+    findings += _rates(sequences, data)
+    about_bodies, metres = _body(Sample.of(sequences))
+    findings += about_bodies
+    if metres:
+        findings += doctor_prediction.examine(sequences, data)
     findings += _cache(data)
     return findings
 
@@ -126,7 +157,7 @@ def _contents(sequences: Sequences) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _numbers(sequences: Sequences, data: MotionDataModule) -> Iterator[Finding]:
+def _numbers(sequences: Sequences, data: BaseDataModule) -> Iterator[Finding]:
     checks.count_nonfinite(sequences)
     rows = np.flatnonzero(sequences.table["nonfinite"])
     if not len(rows):
@@ -143,7 +174,7 @@ def _numbers(sequences: Sequences, data: MotionDataModule) -> Iterator[Finding]:
     )
 
 
-def _splits(sequences: Sequences, data: MotionDataModule) -> Iterator[Finding]:
+def _splits(sequences: Sequences, data: MotionDataModule | PredictionDataModule) -> Iterator[Finding]:
     """Subjects that are missing or left over, and the same recording on both sides of a split."""
     rows: dict[str, np.ndarray] = {}
     wrong: dict[str, ConfigError] = {}  # a trial that is not there is missed by two stages, and told once
@@ -223,7 +254,7 @@ def _copies(sequences: Sequences, a: np.ndarray, b: np.ndarray) -> list[tuple[st
     return list(found)
 
 
-def _rates(sequences: Sequences, data: MotionDataModule) -> Iterator[Finding]:
+def _rates(sequences: Sequences, data: BaseDataModule) -> Iterator[Finding]:
     rates = np.unique(sequences.table["fps"][np.isfinite(sequences.table["fps"])])
     stated = data.spec.fps
     shown = ", ".join(f"{rate:g}" for rate in rates) or "unknown"

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from kinema.core import random
+from kinema.core.skeleton import Skeleton
+from kinema.data.mirror import mirrored
 
 Batch = dict[str, Tensor]
 
@@ -51,3 +53,14 @@ def joint_order(order: tuple[int, ...], device: torch.device) -> Tensor:
     """A joint order on the device, copied there once and not at every step."""
     with torch.inference_mode(False):  # a tensor born in inference mode could not be used in training
         return torch.tensor(order, device=device)
+
+
+def mirror_some(pose: Tensor, chosen: Tensor, skeleton: Skeleton) -> Tensor:
+    """Mirror the chosen samples (B,) of (B, T, J, C): x negated, left and right exchanged; the input stays as it is."""
+    if pose.device.type != "cpu":  # which ones they are is known to the device only, and nobody waits for it
+        swapped = pose.index_select(-2, joint_order(skeleton.flip_index, pose.device))
+        swapped = torch.cat([-swapped[..., :1], swapped[..., 1:]], dim=-1)
+        return torch.where(chosen[:, None, None, None], swapped, pose)
+    out, rows = pose.numpy().copy(), chosen.numpy()
+    out[rows] = mirrored(out[rows], skeleton, negate=True, axis=2)
+    return torch.from_numpy(out)

@@ -31,9 +31,9 @@ class Source:
         root: folder of the raw files.
         cache_dir: of the mapped arrays; None = memory.
         skeleton: the targets must have, None where there are no targets.
-        skeleton2d: the input must have.
+        skeleton2d: the input must have, None where there is none.
         preprocess: way from pixels to network units that the reader went.
-        on_nan: "error" or "mask".
+        on_nan: "error"; "mask" (zeros that count as missing), "fill" (from the frames around).
         store_mirrored: whether a mirrored copy is stored behind the arrays.
     """
 
@@ -43,7 +43,7 @@ class Source:
     root: Path
     cache_dir: Path | None
     skeleton: Skeleton | None
-    skeleton2d: Skeleton
+    skeleton2d: Skeleton | None
     preprocess: str
     on_nan: str
     store_mirrored: bool
@@ -107,6 +107,8 @@ class Source:
         checks.count_nonfinite(made)
         if self.on_nan == "mask" and made.table["nonfinite"].any():
             made = checks.mask_nonfinite(made)
+        if self.on_nan == "fill" and made.table["nonfinite"].any():
+            made = checks.fill_nonfinite(made)
         return made.with_mirror() if self.store_mirrored else made
 
 

@@ -61,6 +61,10 @@ class Splits:
             rows = _subjects(sequences, self.subjects_test, "test")
         return rows[acted[rows]]
 
+    def withheld(self, sequences: Sequences) -> np.ndarray:
+        """Row numbers of the trials withheld from training, in the order of the table."""
+        return np.flatnonzero(_trials(sequences, self.trials_val))
+
     def _acted(self, sequences: Sequences) -> np.ndarray:
         if self.actions is None:
             return np.ones(len(sequences), bool)

@@ -21,8 +21,9 @@ from kinema.core import detections
 from kinema.core.skeleton import Skeleton
 from kinema.data import reprojection
 from kinema.data.clip_transforms import CLIP_TRANSFORMS
-from kinema.data.draws import Batch, Draws, joint_order, needs
-from kinema.data.mirror import INTRINSICS_NEGATED, mirrored
+from kinema.data.draws import Batch, Draws, joint_order, mirror_some, needs
+from kinema.data.mirror import INTRINSICS_NEGATED
+from kinema.data.motion_transforms import MOTION_TRANSFORMS
 from kinema.errors import ConfigError
 
 # What a batch holds per frame, beside `pose`.
@@ -46,7 +47,7 @@ def flip(
     bodies |= dict.fromkeys(("pose3d", reprojection.WIDE, reprojection.MOTION), skeleton)
     for key, body in bodies.items():
         if key in batch and body is not None:
-            flipped[key] = _mirror_some(batch[key], chosen, body)
+            flipped[key] = mirror_some(batch[key], chosen, body)
     if "valid" in batch and batch["valid"].ndim == 3 and skeleton is not None:
         order = joint_order(skeleton.flip_index, chosen.device)
         flipped["valid"] = torch.where(chosen[:, None, None], batch["valid"][..., order], batch["valid"])
@@ -196,6 +197,7 @@ TRANSFORMS: dict[str, Callable[..., Batch]] = {
     "relative_input": relative_input,
     "pose": pose,
     **CLIP_TRANSFORMS,
+    **MOTION_TRANSFORMS,
 }
 
 
@@ -312,17 +314,3 @@ def _find(name: str, option: str) -> Callable[..., Batch]:
 
 def _seen(batch: Batch) -> Tensor:
     return batch["pose"] if "pose" in batch else batch["pose2d"]
-
-
-def _mirror_some(pose: Tensor, chosen: Tensor, skeleton: Skeleton) -> Tensor:
-    """Mirror the chosen samples of (B, T, J, C); the input is left as it is."""
-    if pose.device.type != "cpu":  # which ones they are is known to the device only, and nobody waits for it
-        return torch.where(chosen[:, None, None, None], _mirror(pose, skeleton), pose)
-    out, rows = pose.numpy().copy(), chosen.numpy()
-    out[rows] = mirrored(out[rows], skeleton, negate=True, axis=2)
-    return torch.from_numpy(out)
-
-
-def _mirror(pose: Tensor, skeleton: Skeleton) -> Tensor:
-    swapped = pose.index_select(-2, joint_order(skeleton.flip_index, pose.device))
-    return torch.cat([-swapped[..., :1], swapped[..., 1:]], dim=-1)

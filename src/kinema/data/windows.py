@@ -83,6 +83,8 @@ class Windows(Dataset[dict[str, Tensor]]):
         self.persons, self.seed, self.cut, self.frozen = persons, seed, cut, frozen
         self.views = 1 if persons is None else int(self.table[:, VIEW].max(initial=0) >> 1) + 1  # test clips per clip
         self.keys = tuple(name for name in ("pose2d", "pose3d") if name in sequences.arrays) if keys is None else keys
+        self.total = len(self.table)  # before `evenly_spaced` left some out
+        self.among: tuple[Windows, np.ndarray] | None = None  # these all, and which rows of them stand here
         self._files: dict[str, Path] = {}
         self._flat: dict[str, np.ndarray] = {}
 
@@ -235,7 +237,10 @@ class Windows(Dataset[dict[str, Tensor]]):
         """Return at most `count` rows spread over the table."""
         if count >= len(self):
             return self
-        return self.subset(np.arange(count) * len(self) // count)
+        rows = np.arange(count) * len(self) // count
+        made = self.subset(rows)
+        made.total, made.among = len(self), (self, rows)
+        return made
 
     # The gather.
 
@@ -375,7 +380,7 @@ class Windows(Dataset[dict[str, Tensor]]):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_flat": {}, **dict.fromkeys(self._files)}
+        return {**self.__dict__, "_flat": {}, "among": None, **dict.fromkeys(self._files)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

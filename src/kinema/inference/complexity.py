@@ -20,10 +20,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kinema.core.spec import Signature
 from kinema.errors import ConfigError
+from kinema.inference.denoise import denoiser
 
 # The counting rule, printed beside every count.
 RULE = "linear layers, convolutions and attention products; not norms, softmax, activations, sums"
 SCAN_RULE = "linear layers, convolutions, attention products and scans; not norms, exponentials, activations, sums"
+
+NOISE_RULE = "every matrix product: linear layers, attention and, among attention, adjacencies; not norms, softmax, ..."
+
+# Samples of a window, of which the cost of one is told: those of the published evaluations.
+SAMPLES = 50
 
 _KINDS = {"mm": "linear", "addmm": "linear", "convolution": "convolution", "bmm": "attention", "baddbmm": "attention"}
 
@@ -40,6 +46,8 @@ class Macs:
         streaming: of one further frame of a long video, where windows share work; None where they do not.
         visible: of `total`, what profilers count that do not look inside a fused scan (the numbers of the papers);
             None for a model without one.
+        unconditional: of one sample of a noise predictor that sees no condition; None for other models.
+        sampling: of one sample at one step where `SAMPLES` of a window share work; None for other models.
     """
 
     total: int
@@ -48,6 +56,8 @@ class Macs:
     per_frame: float
     streaming: int | None
     visible: int | None = None
+    unconditional: int | None = None
+    sampling: float | None = None
 
 
 def count_parameters(model: nn.Module, trainable: bool = False) -> int:
@@ -80,7 +90,8 @@ def count_macs(model: nn.Module, batch: int = 1, frames: int | None = None) -> M
             for kind, count in stated.items():
                 kinds[kind] = kinds.get(kind, 0) + count
         total = sum(kinds.values())
-    return Macs(total, kinds, frames_out, total / (batch * frames_out), _streaming(ghost), visible)
+    per_frame = total / (batch * frames_out)
+    return Macs(total, kinds, frames_out, per_frame, _streaming(ghost), visible, *_denoising(ghost))
 
 
 def _let_layers_state(ghost: nn.Module) -> list[tuple[dict[str, int], int]]:
@@ -112,6 +123,17 @@ def _streaming(ghost: nn.Module) -> int | None:
     except NotImplementedError:  # a `slide` that looks at values, which the meta device does not have
         return None
     return longer - long
+
+
+def _denoising(ghost: nn.Module) -> tuple[int | None, float | None]:
+    """Count a noise predictor without its condition, and per sample where samples of a window share work."""
+    signature: Signature = ghost.signature  # type: ignore[assignment]
+    if signature.output != "noise":
+        return None, None
+    x, t, condition = (tensor.to("meta") for tensor in signature.example(1))
+    shared = denoiser(ghost, condition, t)
+    every = _counted(lambda x: shared(x, 0), (x.expand(SAMPLES, -1, -1)[None],))[0]
+    return _counted(ghost, (x, t))[0], every / SAMPLES
 
 
 def _counted(call: Callable[..., Tensor], example: tuple[Tensor, ...]) -> tuple[int, dict[str, int], Tensor]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from kinema.core.dct import orthonormal_dct_matrix
 from kinema.core.skeleton import Skeleton
 from kinema.core.skeleton import skeleton as skeleton_named
 from kinema.core.spec import Signature
@@ -16,7 +17,7 @@ from kinema.errors import ConfigError
 from kinema.models.inputs import expect_pose
 from kinema.models.layers.attention import Attention
 from kinema.models.layers.block import NORM_EPS, TransformerBlock
-from kinema.models.layers.dct import ConstantProduct, orthonormal_dct_matrix
+from kinema.models.layers.dct import ConstantProduct
 from kinema.models.layers.drop_path import DropPath, drop_path_rates
 from kinema.models.layers.mlp import MLP
 from kinema.models.registry import Shapes, depth_of, ratio_of, register

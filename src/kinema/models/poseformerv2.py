@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from kinema.core.dct import dct_matrix, inverse_dct_matrix
 from kinema.core.spec import Signature
 from kinema.errors import ConfigError
 from kinema.models.inputs import expect_pose
 from kinema.models.layers.attention import Attention
 from kinema.models.layers.block import NORM_EPS, TransformerBlock
-from kinema.models.layers.dct import ConstantProduct, dct_matrix, inverse_dct_matrix
+from kinema.models.layers.dct import ConstantProduct
 from kinema.models.layers.drop_path import DropPath, drop_path_rates
 from kinema.models.layers.mlp import MLP
 from kinema.models.layers.windows import over_windows, sliding

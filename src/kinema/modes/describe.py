@@ -11,7 +11,17 @@ from torch import nn
 from kinema import composition, runs
 from kinema.core.spec import Signature
 from kinema.errors import ConfigError
-from kinema.inference.complexity import RULE, SCAN_RULE, Cost, Macs, count_macs, count_parameters, measure
+from kinema.inference.complexity import (
+    NOISE_RULE,
+    RULE,
+    SAMPLES,
+    SCAN_RULE,
+    Cost,
+    Macs,
+    count_macs,
+    count_parameters,
+    measure,
+)
 
 
 def run(config: DictConfig) -> None:
@@ -38,6 +48,9 @@ def run(config: DictConfig) -> None:
         if macs.visible is not None:
             print(f"visible multiply-accumulates: {macs.visible:,}")
             values["describe/visible_macs"] = macs.visible
+        if macs.unconditional is not None and macs.sampling is not None:
+            values["describe/unconditional_macs"] = macs.unconditional
+            values["describe/sampling_macs"] = macs.sampling
         for name, cost in costs.items():
             values[f"describe/{name.split()[0]}_seconds"] = cost.seconds
             values[f"describe/{name.split()[0]}_peak_bytes"] = cost.peak_bytes
@@ -83,18 +96,14 @@ def _table(
     table = Table(title=f"{type(model).__name__} ({name})", show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
-    persons = f"{signature.persons}, " if signature.persons else ""
-    table.add_row(
-        "input",
-        f"pose (B, {persons}T, {signature.joints}, {signature.in_channels}), "
-        f"T = {signature.frames} ({_rule(signature)})",
-    )
+    table.add_row("input", _input(signature))
     table.add_row("output", _output(signature))
     before, after = signature.context
-    table.add_row(
-        "receptive field",
-        f"{before + 1 + after} frames: {before} before, {after} after" if before + after else "the whole clip",
-    )
+    if signature.output != "noise":
+        table.add_row(
+            "receptive field",
+            f"{before + 1 + after} frames: {before} before, {after} after" if before + after else "the whole clip",
+        )
     provenance = getattr(model, "provenance", None)
     if provenance is not None:
         table.add_row("weights", str(provenance.path))
@@ -104,14 +113,19 @@ def _table(
     table.add_row("parameters", f"{total:,}{note} ({_bytes(size)} of weights)")
     table.add_section()
     kinds = ", ".join(f"{kind} {_count(value)}" for kind, value in macs.kinds.items())
-    table.add_row("multiply-accumulates", f"{_count(macs.total)} for {batch} x {frames} frames ({kinds})")
+    tokens = "coefficients" if signature.output == "noise" else "frames"
+    table.add_row("multiply-accumulates", f"{_count(macs.total)} for {batch} x {frames} {tokens} ({kinds})")
     if macs.visible is not None:
         table.add_row("  visible to profilers", f"{_count(macs.visible)}, of a mixer in_proj alone")
-    unit = "frame" if signature.output == "pose3d" else "clip"
+    unit = {"pose3d": "frame", "noise": "sample"}.get(signature.output, "clip")
     table.add_row(f"  per {'output frame' if unit == 'frame' else unit}", _count(macs.per_frame))
+    if macs.unconditional is not None and macs.sampling is not None:
+        table.add_row("  without the condition", _count(macs.unconditional))
+        table.add_row(f"  one of {SAMPLES} samples", f"{_count(macs.sampling)} per step of a sampler, windows shared")
     if macs.streaming is not None:
         table.add_row("  per frame of a long video", _count(macs.streaming))
-    table.add_row("  counted", RULE if macs.visible is None else SCAN_RULE)
+    rule = NOISE_RULE if signature.output == "noise" else RULE
+    table.add_row("  counted", rule if macs.visible is None else SCAN_RULE)
     table.add_section()
     threads = torch.get_num_threads()
     cpu = f"cpu, {threads} thread{'s' if threads > 1 else ''}"
@@ -126,6 +140,22 @@ def _table(
     return table
 
 
+def _input(signature: Signature) -> str:
+    if signature.output == "noise":
+        points = f" ({signature.joints} joints without the root)" if signature.in_channels == 3 else ""
+        rows = signature.condition_frames or signature.frames
+        return (
+            f"x (B, {signature.frames}, {signature.num_features}), t (B,), "
+            f"condition (B, {rows}, {signature.num_features}) or none: "
+            f"{signature.frames} coefficients ({_rule(signature)}) of {signature.num_features} features{points}"
+        )
+    persons = f"{signature.persons}, " if signature.persons else ""
+    return (
+        f"pose (B, {persons}T, {signature.joints}, {signature.in_channels}), "
+        f"T = {signature.frames} ({_rule(signature)})"
+    )
+
+
 def _output(signature: Signature) -> str:
     frames = "1" if sum(signature.context) and signature.frames_rule == "exact" else "T"
     if sum(signature.context) and signature.frames_rule == "any":
@@ -134,6 +164,7 @@ def _output(signature: Signature) -> str:
         "pose3d": f"(B, {frames}, {signature.joints_out}, 3)",
         "logits": f"(B, {signature.classes})",
         "embedding": f"(B, {signature.feature_dim})",
+        "noise": f"(B, {signature.frames}, {signature.num_features})",
     }
     trajectory = ", the root's slot carries its path" if signature.trajectory else ""
     return f"{signature.output} {shapes.get(signature.output, '')}{trajectory}".strip()

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from kinema import composition, runs
-from kinema.checkpoints.export import FORMATS, export
+from kinema.checkpoints.export import FORMATS, export, suffix_of
 from kinema.errors import ConfigError
 
 
@@ -25,9 +25,9 @@ def run(config: DictConfig) -> None:
         options = config.export
         if options.format not in FORMATS:
             raise ConfigError(f"export.format={options.format} is unknown. Use one of {', '.join(FORMATS)}.")
-        name = Path(config.ckpt).stem + FORMATS[options.format].suffix
-        output = Path(options.output) if options.output else run_.folder / name
         model = composition.build_model(config)
+        name = Path(config.ckpt).stem + suffix_of(model, options.format)
+        output = Path(options.output) if options.output else run_.folder / name
         exported = export(model, output, options.format, overwrite=options.overwrite)
         run_.metrics({"export/difference": exported.difference}, {"export": str(exported.path)})
         print(exported)

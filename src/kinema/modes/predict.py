@@ -1,6 +1,6 @@
 """mode=predict: 3D poses for a keypoint file (`input=`), for a live stream, or for a data set's test sequences.
 
-With task=action: classes of a clip, or of every clip of a folder.
+With task=action: classes of a clip, or of every clip of a folder. With task=prediction: possible futures of a motion.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from kinema.inference.stream import Stopwatch
 from kinema.inference.trajectory import Placed
 from kinema.modes.train import build
 from kinema.results import as_trained
+from kinema.results.motion_modes import Modes
 from kinema.results.recognition import Results
 from kinema.viz import action_clip
 from kinema.viz.clip import check_format, ffmpeg
@@ -50,7 +51,8 @@ _LONG = 8
 def run(config: DictConfig) -> None:
     """Write `pose3d/<sequence>` (T, J, 3) float32 for every sequence into one npz, with what the numbers mean.
 
-    Of task=action, write the classes of clips with their probabilities (`actions`).
+    Of task=action, write the classes of clips with their probabilities (`actions`); of task=prediction, possible
+    futures of a motion, or of every test recording (`results.motion_modes`).
 
     A sequence is read, predicted and written in blocks: memory does not grow with its length. With `input=-` frames
     come as lines of JSON on stdin and poses leave as lines on stdout.
@@ -64,6 +66,11 @@ def run(config: DictConfig) -> None:
             raise ConfigError("mode=predict needs a trained network. Use ckpt=path/to/file.")
         if as_trained.task_of(config) == "action":
             actions(as_trained.for_actions(config), record.folder)
+            return
+        if as_trained.task_of(config) == "prediction":
+            config = as_trained.for_prediction(config)
+            _, data, task = build(config)
+            Modes(config, record.folder, data, task, "predict").run()
             return
         options = config.predict
         streams = options.stream or options.look_ahead is not None or config.input == "-"

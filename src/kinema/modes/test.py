@@ -23,6 +23,7 @@ def run(config: DictConfig) -> float | None:
         pl.seed_everything(config.seed, workers=True, verbose=False)
         _, data, task = build(config)
         trainer = composition.build_trainer(config)
+        runs.offer_journals(config, trainer)
         trainer.test(task, datamodule=data, verbose=False)
         name = config.objective if config.objective.startswith("test/") else f"test/{config.objective.split('/')[-1]}"
         value = trainer.callback_metrics.get(name)

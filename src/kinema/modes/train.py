@@ -35,6 +35,7 @@ def run(config: DictConfig) -> float | None:
         model, data, task = build(config)
         trainer = composition.build_trainer(config)
         resume = runs.checkpoint_to_resume(config)
+        runs.offer_journals(config, trainer, resume)
         if resume is not None:
             check_fits(model, resume, dataset=config.dataset.name, sizes=listing.size_of)
             _refuse_other_training(resume, model, data, config)

@@ -10,6 +10,7 @@ from kinema.protocols.motionagformer import MotionAGFormerProtocol
 from kinema.protocols.motionbert import MotionBERTProtocol
 from kinema.protocols.mpi_inf_3dhp import MPIINF3DHPProtocol
 from kinema.protocols.oneshot import OneShotProtocol
+from kinema.protocols.prediction import PredictionProtocol
 from kinema.protocols.videopose3d import VideoPose3DProtocol
 
 # A lifting protocol states, beside what `kinema.protocols.report.Protocol` asks, the `space` of the poses that it
@@ -26,3 +27,6 @@ LIFTING: dict[str, Any] = {
 ACTION: dict[str, Any] = {"action": ActionProtocol, "ma52": MA52Protocol, "oneshot": OneShotProtocol}
 # The benchmarks of NTU RGB+D, as `dataset.protocol` names them, differ in their training clips alone.
 ACTION |= {name: ActionProtocol for name in ("xsub", "xview", "xset")}
+
+# A protocol of motion prediction takes, beside the windows, how many frames of each are observed: `history`.
+PREDICTION: dict[str, Any] = {"prediction": PredictionProtocol}

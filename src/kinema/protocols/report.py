@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,12 @@ class Report:
         figures: functions that draw one figure each.
         files: further files by the end of their name ("sequencewise.csv"), as text.
         digits: decimals shown by name of column, where not one.
+        note: what a reader of any of the numbers must know, such as a tested subset; stands beside every table.
+        missing: what a table shows for NaN and None where these mean "not known", such as "-"; such numbers are then
+            left out of metrics. "" = a NaN is a number that went wrong, which is shown.
+        summary: the one row that stands for the report in a table of methods (`protocols.methods`), if any.
+        official: files of a released program under their own names: from the text that is there, None where there is
+            none, to the text that is written.
     """
 
     def __init__(
@@ -51,6 +58,10 @@ class Report:
         figures: Mapping[str, Callable[[], Any]] | None = None,
         files: Mapping[str, str] | None = None,
         digits: Mapping[str, int] | None = None,
+        note: str = "",
+        missing: str = "",
+        summary: Row | None = None,
+        official: Mapping[str, Callable[[str | None], str]] | None = None,
     ) -> None:
         self.protocol = protocol
         self.version = version
@@ -61,6 +72,9 @@ class Report:
         self.figures = dict(figures or {})
         self.files = dict(files or {})
         self.digits = dict(digits or {})
+        self.note, self.missing = note, missing
+        self.summary = dict(summary or {})
+        self.official = dict(official or {})
 
     def to_metrics(self, prefix: str) -> dict[str, float]:
         """Flat names for `metrics.json`: `test/mpjpe`, `test/mpjpe/Walking` per action, `test/mpjpe_joint/nose`.
@@ -78,7 +92,7 @@ class Report:
                     for column, value in row.items()
                     if isinstance(value, float)
                 }
-        return flat
+        return {key: value for key, value in flat.items() if not (self.missing and math.isnan(value))}
 
     def to_rich(self, title: str | None = None) -> list[Table]:
         """Tables for the terminal, the first one titled."""
@@ -88,7 +102,8 @@ class Report:
         for name, rows in self.tables.items():
             if not rows:
                 continue
-            table = Table(title=f"{title or self.protocol}: per {name.replace('_', ' and ')}", title_justify="left")
+            heading = f"{title or self.protocol}: per {name.replace('_', ' and ')}"
+            table = Table(title=heading, title_justify="left", caption=self.note or None, caption_justify="left")
             for column in rows[0]:
                 text = isinstance(rows[0][column], str)
                 table.add_column(column, justify="left" if text else "right", no_wrap=True)
@@ -106,6 +121,8 @@ class Report:
         parts = [f"## {title or self.protocol}"]
         if self.scalars:
             parts.append(", ".join(f"{name} {self.shown(name, self.scalars)}" for name in self.scalars))
+        if self.note:
+            parts.append(self.note)
         for name, rows in self.tables.items():
             if not rows:
                 continue
@@ -130,6 +147,8 @@ class Report:
             for row in [*rows, *self.footers.get(table, [])]:
                 label = "/".join(value for value in row.values() if isinstance(value, str))
                 numbers = {key: value for key, value in row.items() if not isinstance(value, str)}
+                if self.missing:
+                    numbers = {key: None if _unknown(value) else value for key, value in numbers.items()}
                 columns += [key for key in numbers if key not in columns]
                 lines.append({"table": table, "name": label, **numbers})
         file = io.StringIO()
@@ -141,8 +160,8 @@ class Report:
     def shown(self, column: str, row: Mapping[str, Any]) -> str:
         """A value as text: counts and labels as they are, errors with the decimals of their column."""
         value = row.get(column)
-        if value is None:
-            return ""
+        if value is None or (self.missing and _unknown(value)):
+            return self.missing if column in row else ""  # a summarising row need not have every column
         if isinstance(value, (str, int, np.integer)):
             return str(value)
         return f"{value:.{self.digits.get(column.removesuffix('_frames'), 1)}f}"
@@ -184,6 +203,22 @@ class Protocol(Metric):
     @abstractmethod
     def compute(self) -> Report:
         """Report everything added so far, over all ranks."""
+
+    def standing(self) -> dict[str, Any]:
+        """What this rank has added so far, as plain tensors: an interrupted evaluation goes on from it."""
+        return {"updates": self._update_count, "states": dict(self.metric_state)}
+
+    def take_up(self, standing: Mapping[str, Any]) -> None:
+        """Go on from what `standing` gave, in place of everything added so far."""
+        self.reset()
+        for name, value in standing["states"].items():
+            many = isinstance(value, list)
+            setattr(self, name, [one.to(self.device) for one in value] if many else value.to(self.device))
+        self._update_count = int(standing["updates"])
+
+
+def _unknown(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _cell(text: str) -> str:

@@ -161,6 +161,11 @@ class VideoPose3DProtocol(Protocol):
         self.measure()
         return super().forward(*args, **options)
 
+    def standing(self) -> dict[str, Any]:
+        """What this rank has added so far."""
+        self.measure()
+        return super().standing()
+
     def state_dict(self, *args: Any, **options: Any) -> Any:
         """States that hold every window added."""
         self.measure()

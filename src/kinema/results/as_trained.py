@@ -119,7 +119,9 @@ def for_prediction(config: DictConfig) -> DictConfig:
         )
     result = config.copy()
     with open_dict(result):
-        result.task = OmegaConf.merge(OmegaConf.create(trained["task"]), _typed_of(config, "task"))
+        # What the file does not know is newer than it, and stands in the yaml.
+        task = config.task if task_of(config) == "prediction" else composition.compose(["task=prediction"]).task
+        result.task = OmegaConf.merge(task, OmegaConf.create(trained["task"]), _typed_of(config, "task"))
         if _typed("seed") and not _typed("task.seed"):
             result.task.seed = config.seed
         if not chosen:

@@ -73,7 +73,7 @@ class Modes:
             value = options[key]
             if value is not None and value < 1:
                 raise ConfigError(f"motion.{key}={value} leaves nothing. Use motion.{key}=1 or more.")
-        self.num_samples = int(options.num_samples or task.defaults["num_samples"])
+        self.num_samples = int(options.num_samples or task.sampling.num_samples)
         self.look = Look(
             None if options.formats is None else [str(one) for one in options.formats], int(options.columns),
             float(options.size), options.azimuth, int(config.render.bitrate),
@@ -118,7 +118,7 @@ class Modes:
         fps = self.data.spec.fps
         meta = {
             "checkpoint": str(self.config.ckpt), "mode": self.mode, "seed": int(self.task.seed),
-            "ddim_timesteps": int(self.task.defaults["ddim_timesteps"]), "sampler": self.task.defaults["sampler"],
+            "ddim_timesteps": self.task.sampling.ddim_timesteps, "sampler": self.task.sampling.sampler,
             "skeleton": self.body.name, "dataset": str(self.config.input or self.data.name),
         }  # fmt: skip
         arrays = motion_output.write_arrays(
@@ -191,14 +191,14 @@ class Modes:
         drawn = len(here) == 1 if self.config.predict.draw is None else bool(self.config.predict.draw)
         if self.mode == "predict":
             for motions in self._read(here):
-                for window in self._windows(motions):
+                for window in self._windows(motions, alone=len(here) == 1):
                     yield Picture(window.recording, [window], drawn=drawn)
             return
         motions = [motion for some in self._read(here) for motion in some]
         wanted = int(self.options.rows) * int(self.options.count)
         if self.mode == "zero_shot" and len(motions) > wanted:  # spread over all
             motions = [motions[i * len(motions) // wanted] for i in range(wanted)]
-        yield from self._in_rows(self._windows(motions)[:wanted])
+        yield from self._in_rows(self._windows(motions, alone=len(here) == 1)[:wanted])
 
     def _read(self, here: Sequence[tuple[str, Path]]) -> Iterator[list[InputMotion]]:
         for name, path in here:
@@ -214,7 +214,7 @@ class Modes:
         options = self.config.predict
         return Reading(options.unit, None if options.fps is None else float(options.fps), options.up)
 
-    def _windows(self, motions: Sequence[InputMotion]) -> list[MotionWindow]:
+    def _windows(self, motions: Sequence[InputMotion], *, alone: bool) -> list[MotionWindow]:
         """Windows of motions of files; one of several that is too short is left out."""
         whole = self.mode == "control" or (self.mode == "inbetween" and self.options.target is None)
         drawn = int(self.config.seed) if whole or self.mode == "zero_shot" else None
@@ -225,7 +225,7 @@ class Modes:
                     [motion], self.body, self.history, self.horizon, start=self.options.start, drawn=drawn, whole=whole
                 )
             except DataError as error:
-                if len(motions) == 1 and not self.left_out:
+                if alone and len(motions) == 1:
                     raise
                 log.warning("%s is left out: %s", motion.name, error)
                 self.left_out.append((motion.name, str(error)))
@@ -239,7 +239,7 @@ class Modes:
 
     def _until(self, standard: float) -> int:
         """Loop index down to which the end is held."""
-        steps = int(self.task.defaults["ddim_timesteps"])
+        steps = self.task.sampling.ddim_timesteps
         return round(standard * steps) if self.options.until is None else int(self.options.until)
 
     def _switch(self, windows: Sequence[MotionWindow]) -> Wish:

@@ -213,7 +213,8 @@ def _ours(
             refused.append(f"{method.name}, {one.label}: measured by version {one.version} of the protocol, which is "
                            f"never set beside version {version}. Evaluate it again.")  # fmt: skip
             continue
-        values = {**_values(spec, one.metrics, method.variant), **{fact: one.facts[fact] for fact in spec.facts if fact in one.facts}}
+        facts = {fact: one.facts[fact] for fact in spec.facts if fact in one.facts}
+        values = {**_values(spec, one.metrics, method.variant), **facts}
         notes = (
             f"{method.name}: {one.label}.",
             *one.notes,

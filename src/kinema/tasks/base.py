@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -80,6 +81,7 @@ class Task(pl.LightningModule, ABC):
         self._window: Tensor | None = None  # sums of the terms since the last reading, and the samples behind them
         self._epoch: list[float] = []
         self._written = -1
+        self._judged = 0  # batches of the running test that an interrupted one has judged
         optim.freeze_but(model, trainable)
 
     @property
@@ -227,7 +229,8 @@ class Task(pl.LightningModule, ABC):
         self._judge("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._judge("test", batch)
+        if batch_idx >= self._judged:
+            self._judge("test", batch)
 
     def _judge(self, stage: str, batch: Batch) -> None:
         for options, protocols in zip(self.variants.values(), self._judges(stage), strict=False):
@@ -253,8 +256,20 @@ class Task(pl.LightningModule, ABC):
     def on_test_epoch_end(self) -> None:
         self._report("test")
 
+    def standing(self) -> list[dict[str, Any]]:
+        """What the protocols of the running test have added on this rank: of every variant in order, by name."""
+        return [{name: one.standing() for name, one in protocols.items()} for protocols in self._judges("test")]
+
+    def take_up(self, batches: int, standing: Sequence[Mapping[str, Any]]) -> None:
+        """Go on with an interrupted test: its first batches are judged already, `standing` is what they gave."""
+        for protocols, kept in zip(self._judges("test"), standing, strict=True):
+            for name, protocol in protocols.items():
+                protocol.take_up(kept[name])
+        self._judged = batches
+
     def _begin(self, stage: str) -> None:
         self.reports = {}
+        self._judged = 0
         for protocols in self._judges(stage):
             for protocol in protocols.values():
                 protocol.reset()
@@ -264,7 +279,11 @@ class Task(pl.LightningModule, ABC):
             for position, (name, protocol) in enumerate(protocols.items()):
                 prefix = "/".join([stage, *([variant] if number else []), *([name] if position else [])])
                 report = self.reports[prefix] = protocol.compute()
-                values = {f"{prefix}/{key}": value for key, value in report.scalars.items()}
+                values = {
+                    f"{prefix}/{key}": value
+                    for key, value in report.scalars.items()
+                    if not (number and report.missing and math.isnan(value))  # a variant that could not be run
+                }
                 # Every rank has the same numbers; the mean over ranks only keeps Lightning from warning.
                 self.log_dict(values, sync_dist=self.trainer.world_size > 1)
 

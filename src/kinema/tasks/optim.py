@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ExponentialLR, LambdaLR
+from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, MultiStepLR
 
 from kinema.errors import ConfigError
 
@@ -126,6 +126,11 @@ def schedule(recipe: SchedulerRecipe, optimizer: Optimizer, total_steps: Callabl
 def exponential(optimizer: Optimizer, *, gamma: float) -> ExponentialLR:
     """Multiply the learning rate by `gamma` after every epoch: VideoPose3D 0.95, PoseFormer and MotionBERT 0.99."""
     return ExponentialLR(optimizer, gamma)
+
+
+def milestones(optimizer: Optimizer, *, epochs: Sequence[int], gamma: float) -> MultiStepLR:
+    """Multiply the learning rate by `gamma` before each of the named epochs, counted from 0: HumanMAC and SMRNet."""
+    return MultiStepLR(optimizer, list(epochs), gamma)
 
 
 def warmup_cosine(

@@ -60,7 +60,7 @@ def write_clip(
 
 @contextmanager
 def opened(
-    path: Path, fps: float, *, bitrate: int = 3000, colours: int = SAME
+    path: Path, fps: float, *, bitrate: int = 3000, colours: int = SAME, sample: np.ndarray | None = None
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Give the function that appends a frame (H, W, 3) uint8 to a new GIF or MP4, by the ending of the name.
 
@@ -71,6 +71,7 @@ def opened(
         fps: frames per second.
         bitrate: of an MP4, kbit/s.
         colours: of a GIF, 255 at most; drawings without a video need few, and the file shrinks.
+        sample: picture with the colours of a GIF; None = those of the first frame.
 
     Raises:
         ConfigError: for another ending or a speed that cannot be played.
@@ -85,7 +86,9 @@ def opened(
     with _replacing(path) as temporary, tempfile.TemporaryFile() as complaints:
         gif = path.suffix.lower() == ".gif"
         writer = (
-            GifWriter(temporary, fps, colours) if gif else _Mp4Writer(temporary, path.name, fps, bitrate, complaints)
+            GifWriter(temporary, fps, colours, sample)
+            if gif
+            else _Mp4Writer(temporary, path.name, fps, bitrate, complaints)
         )
 
         def add(frame: np.ndarray) -> None:

@@ -152,7 +152,9 @@ def sheet(
     return figure
 
 
-def error_bars(values: dict[str, float], *, title: str, unit: str = "mm", highlight: Sequence[str] = ()) -> Figure:
+def error_bars(
+    values: dict[str, float], *, title: str, unit: str = "mm", digits: int = 1, highlight: Sequence[str] = ()
+) -> Figure:
     """Horizontal bars, one per name in the given order, with the value at its end; a line marks their mean."""
     figure = new_figure(6.4, 0.9 + 0.24 * len(values), DPI)
     axes = figure.add_axes((0.26, 0.34 / figure.get_figheight(), 0.66, 1 - 0.72 / figure.get_figheight()))
@@ -167,7 +169,7 @@ def error_bars(values: dict[str, float], *, title: str, unit: str = "mm", highli
     axes.set_xlim(0, 1.13 * max(top, 1e-9))
     for number, size in enumerate(sizes):
         if np.isfinite(size):
-            axes.text(size + 0.012 * top, number, f"{size:.1f}", va="center", fontsize=7.5, color=OTHER)
+            axes.text(size + 0.012 * top, number, f"{size:.{digits}f}", va="center", fontsize=7.5, color=OTHER)
     if np.isfinite(sizes).any():
         axes.axvline(float(np.nanmean(sizes)), color="#afb8c1", linewidth=1.0, zorder=0)
     axes.tick_params(axis="x", labelsize=8)

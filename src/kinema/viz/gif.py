@@ -23,13 +23,14 @@ class GifWriter:
     Args:
         path: of the file.
         fps: frames per second.
-        colours: of the palette, chosen from the first frame; 255 at most.
+        colours: of the palette; 255 at most.
+        sample: picture (H', W', 3) uint8 that they are chosen from; None = the first frame.
     """
 
-    def __init__(self, path: Path, fps: float, colours: int = SAME) -> None:
+    def __init__(self, path: Path, fps: float, colours: int = SAME, sample: np.ndarray | None = None) -> None:
         self._file = path.open("wb")
         self._between = Fraction(100) / Fraction(fps).limit_denominator(1000)  # hundredths of a second
-        self._colours = colours
+        self._colours, self._sample = colours, sample
         self._palette: _Palette | None = None
         self._picture = self._shown = np.zeros(0)
         self._late = Fraction(0)
@@ -56,7 +57,7 @@ class GifWriter:
         self._file.close()
 
     def _begin(self, frame: np.ndarray) -> None:
-        self._palette = _Palette(frame, self._colours)
+        self._palette = _Palette(frame if self._sample is None else self._sample, self._colours)
         height, width = frame.shape[:2]
         self._file.write(b"GIF89a" + struct.pack("<HHBBB", width, height, 0xF7, 0, 0))
         self._file.write(self._palette.table())

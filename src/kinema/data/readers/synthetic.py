@@ -112,14 +112,23 @@ def read(
 
 
 def _check(actions: tuple[str, ...], takes: int, frames: int, fps: float, noise: float) -> None:
+    refuse_unknown(actions)
+    for key, value, least in (("takes", takes, 1), ("frames", frames, 2), ("fps", fps, 1), ("noise", noise, 0)):
+        if value < least:
+            raise ConfigError(f"dataset.reader_options.{key}={value}: synthetic motion needs at least {least}.")
+
+
+def refuse_unknown(actions: Sequence[str]) -> None:
+    """Refuse names that are no synthetic action.
+
+    Raises:
+        ConfigError: with the nearest known one.
+    """
     for name in actions:
         if name not in ACTIONS:
             near = difflib.get_close_matches(name, ACTIONS, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(ACTIONS)}."
             raise ConfigError(f"No synthetic action is called {name!r}. {hint}")
-    for key, value, least in (("takes", takes, 1), ("frames", frames, 2), ("fps", fps, 1), ("noise", noise, 0)):
-        if value < least:
-            raise ConfigError(f"dataset.reader_options.{key}={value}: synthetic motion needs at least {least}.")
 
 
 def generator(seed: int, *names: object) -> np.random.Generator:

@@ -32,8 +32,19 @@ ACTIONS: dict[str, Callable[[Take], Motion]] = {
 }
 
 
-def perform(name: str, body: Body, rng: np.random.Generator, frames: int, fps: float) -> np.ndarray:
+def perform(
+    name: str, body: Body, rng: np.random.Generator, frames: int, fps: float, *, tempo: float = 0.0
+) -> np.ndarray:
     """Act one take.
+
+    Args:
+        name: of the action.
+        body: who acts.
+        rng: of this take.
+        frames: its length.
+        fps: frames per second.
+        tempo: how far the tempo drifts within the take, relative standard deviation; 0 keeps it even. Flights then last
+            a little longer or shorter than gravity says.
 
     Returns:
         (T, 17, 3) world positions, metres, z up, floor at 0.
@@ -46,7 +57,11 @@ def perform(name: str, body: Body, rng: np.random.Generator, frames: int, fps: f
         hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(ACTIONS)}."
         raise ConfigError(f"No synthetic action is called {name!r}. {hint}")
     side = SIDES[int(rng.random() < 0.85)]  # most people are right-handed
-    take = Take(body, rng, np.arange(frames) / fps, rng.uniform(-0.4, 0.4, 2), rng.uniform(-np.pi, np.pi), side)
+    time = np.arange(frames) / fps
+    if tempo > 0:
+        pace = np.exp(wander(time, rng, tempo, 0.2))
+        time = np.cumsum(pace) / fps - pace[0] / fps
+    take = Take(body, rng, time, rng.uniform(-0.4, 0.4, 2), rng.uniform(-np.pi, np.pi), side)
     motion = ACTIONS[name](take)
     for angle in ANGLES:
         trunk = angle.split("_")[0] in ("spine", "pelvis")

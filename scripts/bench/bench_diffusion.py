@@ -1,0 +1,452 @@
+"""Motion prediction by diffusion: sampling, completion, the numbers of a test, training windows, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from kinema.core.diffusion import alpha_hats, visited
+from kinema.core.motion_masks import held_joints, joints_of, observed
+from kinema.core.motion_metrics import Groups, prediction_errors
+from kinema.core.motion_space import MotionSpace
+from kinema.core.sampling import Completion, Known
+from kinema.data import motion_orders, motion_windows, orders
+from kinema.data.draws import Draws
+from kinema.data.motion_transforms import SIGNS, TURN
+from kinema.data.sequences import Sequences
+from kinema.data.transforms import resolve
+from kinema.inference.motion_sampler import START, MotionSampler
+from kinema.models.humanmac import HumanMAC
+from kinema.models.smrnet import SMRNet
+from kinema.protocols.prediction import PredictionProtocol
+from scripts.bench import reference_diffusion as reference
+from scripts.bench.measure import Pair
+from scripts.bench.rows import bench
+from scripts.bench.stores import BODY, as_after_a_network, distance
+
+# Human3.6M: half a second to two.
+_WINDOW = {"history": 25, "horizon": 100, "kept": 20}
+_SMRNET = {"family": "smrnet", "dim": 512, "depth": 8, "heads": 8}
+_SMALL_NET = {"history": 4, "horizon": 6, "kept": 5, "dim": 16, "depth": 2, "heads": 2}
+_FEATURES = 3 * (len(BODY) - 1)
+_PER_SAMPLE = "published network, a pass per sample"
+
+
+def network(
+    *, family: str, kept: int, dim: int, depth: int, heads: int, features: int = _FEATURES
+) -> tuple[nn.Module, reference.Network]:
+    """A network of published widths in eval mode, and its plain form on the same weights."""
+    sizes = {"kept_coeffs": kept, "num_features": features, "dim": dim, "depth": depth, "num_heads": heads}
+    torch.manual_seed(0)
+    model: nn.Module = (
+        SMRNet(**sizes, dropout=0.3) if family == "smrnet" else HumanMAC(**sizes, ff_dim=2 * dim, dropout=0.2)
+    )
+    fill(model)
+    return model.eval(), partial(getattr(reference, family), model)
+
+
+@torch.no_grad()
+def fill(model: nn.Module) -> None:
+    """Weights of a size that keeps signals alive: matrices by the root of their width, norms around 1.
+
+    As they begin, the last layers are zero and adjacencies nearly so, and errors before them would stay unseen.
+    """
+    generator = torch.Generator().manual_seed(1)
+    for name, tensor in model.named_parameters():
+        drawn = torch.randn(tensor.shape, generator=generator)
+        if tensor.dim() > 1:
+            tensor.copy_(drawn / tensor.shape[-1] ** 0.5)
+        else:
+            tensor.copy_(0.1 * drawn + float("norm" in name and name.endswith("weight")))
+
+
+@dataclass(frozen=True)
+class Given:
+    """Noise made beforehand, so that both forms have the same and neither is charged for it.
+
+    Attributes:
+        start: (W, K, n, F).
+        fresh: (S, W, K, n, F).
+    """
+
+    start: Tensor
+    fresh: Tensor
+
+    @classmethod
+    def drawn(cls, windows: int, samples: int, steps: int, kept: int, features: int = _FEATURES) -> Given:
+        generator = torch.Generator().manual_seed(2)
+        shape = (1 + steps, windows, samples, kept, features)
+        start, *fresh = torch.randn(shape, generator=generator)
+        return cls(start, torch.stack(fresh))
+
+    def __call__(self, ids: Tensor, samples: Tensor, step: int, part: int, shape: tuple[int, ...]) -> Tensor:
+        noise = self.start if step == START else self.fresh[step]
+        return noise[ids.to(noise.device)[:, None], samples.to(noise.device)]
+
+    def to(self, device: str) -> Given:
+        return Given(self.start.to(device), self.fresh.to(device))
+
+
+def histories(windows: int, frames: int) -> Tensor:
+    """Wandering poses (W, frames, F) of some tenths of a metre."""
+    generator = torch.Generator().manual_seed(3)
+    way = torch.randn(windows, frames, _FEATURES, generator=generator).cumsum(1) * 0.01
+    return way + 0.3 * torch.randn(windows, 1, _FEATURES, generator=generator)
+
+
+def build_ddim(
+    *,
+    family: str,
+    history: int,
+    horizon: int,
+    kept: int,
+    dim: int,
+    depth: int,
+    heads: int,
+    windows: int,
+    samples: int,
+    steps: int,
+) -> Pair:
+    """Samples of whole motions, from histories to metres; hard cases: one sample of one window, and samples of which
+    only some, or none, see the condition.
+    """
+    model, plain_network = network(family=family, kept=kept, dim=dim, depth=depth, heads=heads)
+    space = MotionSpace(history=history, horizon=horizon, kept_coeffs=kept)
+    sampler = MotionSampler(model, space, ddim_timesteps=steps, chunk=1000)
+    levels: list[tuple[int, int]] = [(int(a), int(b)) for a, b in visited(1000, steps)]
+    alpha_hat = alpha_hats("cosine", 1000)
+    seen, noise = histories(windows, history), Given.drawn(windows, samples, steps, kept)
+
+    def plain(count: int = windows, number: int = samples, conditioned: int = samples) -> Tensor:
+        passes = [
+            reference.ddim(
+                plain_network, seen[:count], space.frames, levels, alpha_hat, noise.start[:count, k],
+                noise.fresh[:, :count, k], conditional=k < conditioned,
+            )
+            for k in range(number)
+        ]  # fmt: skip
+        return torch.stack(passes, dim=1)
+
+    def ours(count: int = windows, number: int = samples, conditioned: int | None = None) -> Tensor:
+        return sampler(seen[:count], number, conditioned=conditioned, noise=noise)
+
+    def difference() -> float:
+        hard = [(1, 1, 1), (2, 3, 2), (2, 2, 0)]
+        return distance((ours(), plain()), *((ours(*case), plain(*case)) for case in hard))
+
+    return Pair(plain, ours, difference)
+
+
+for _name, _sizes, _bound, _goal in (
+    ("8x8", {"windows": 8, "samples": 8, "steps": 2}, 1.4, 1.7),
+    ("2x50", {"windows": 2, "samples": 50, "steps": 1}, 1.9, 2.6),
+):
+    bench(
+        build_ddim,
+        f"smrnet_ddim_{_name}",
+        operation="SMRNet DDIM, {windows} windows x {samples} samples, steps: {steps}".format(**_sizes),
+        reference=_PER_SAMPLE,
+        sizes={**_SMRNET, **_WINDOW, **_sizes},
+        small={**_SMALL_NET, "windows": 2, "samples": 3},
+        bound=_bound,
+        goal=_goal,
+        tolerance=1e-5 * _sizes["steps"],
+        rounds=3,
+    )
+
+
+@torch.no_grad()
+def build_evaluation(*, family: str, kept: int, dim: int, depth: int, heads: int, windows: int, samples: int) -> Pair:
+    """The network once for all samples of some windows, as in every step of sampling; what a whole run prepares once
+    (the folded weights, the encoded history) is prepared. Hard cases as in `build_ddim`.
+    """
+    model, plain_network = network(family=family, kept=kept, dim=dim, depth=depth, heads=heads)
+    steps = torch.tensor([991, 501, 1])
+    known, x = torch.randn(windows, kept, _FEATURES), torch.randn(windows, samples, kept, _FEATURES)
+    make: Any = model.denoiser
+    denoise = make(known, steps)
+
+    @torch.no_grad()
+    def plain(x: Tensor = x, step: int = 1, *, blind: bool = False) -> Tensor:
+        count = x.shape[1]
+        condition = None if blind else known[: len(x)].repeat_interleave(count, dim=0)
+        t = torch.full((len(x) * count,), int(steps[step]))
+        return plain_network(x.flatten(0, 1), t, condition).reshape(x.shape)
+
+    def ours() -> Tensor:
+        made: Tensor = denoise(x, 1)
+        return made
+
+    def difference() -> float:
+        mixed = torch.cat([plain(x[:, :1], 0), plain(x[:, 1:], 0, blind=True)], dim=1)
+        single = make(known[:1], steps)(x[:1, :1], 2)
+        return distance((ours(), plain()), (make(known, steps, 1)(x, 0), mixed), (single, plain(x[:1, :1], 2)))
+
+    return Pair(plain, ours, difference)
+
+
+bench(
+    build_evaluation,
+    "smrnet_evaluation_200",
+    operation="SMRNet, one evaluation, 4 windows x 50 samples",
+    reference="published network at equal batch",
+    sizes={**_SMRNET, "kept": 20, "windows": 4, "samples": 50},
+    small={"kept": 5, "dim": 16, "depth": 2, "heads": 2, "windows": 2, "samples": 3},
+    bound=1.4,
+    goal=1.6,
+    tolerance=1e-5,
+)
+bench(
+    build_ddim,
+    "humanmac_ddim",
+    operation="HumanMAC DDIM, 8 windows x 8 samples, steps: 2",
+    reference=_PER_SAMPLE,
+    sizes={**_SMRNET, **_WINDOW, "family": "humanmac", "windows": 8, "samples": 8, "steps": 2},
+    small={**_SMALL_NET, "windows": 2, "samples": 3},
+    bound=1,
+    goal=1.1,
+    tolerance=2e-5,
+    rounds=3,
+)
+
+
+def build_completion(*, history: int, horizon: int, kept: int, sequences: int, part: str | None) -> Pair:
+    """Known parts put into samples: the history, and where `part` is named some joints to the end.
+
+    Hard cases: one sequence, nothing known, everything known.
+    """
+    frames = history + horizon
+    mask = observed(history, frames)
+    if part is not None:
+        mask = held_joints(joints_of([part], BODY), history, frames, BODY)
+    tables = reference.transforms(frames)
+    x, known = torch.randn(2, sequences, kept, _FEATURES)
+
+    def plain(mask: Tensor = mask, x: Tensor = x, known: Tensor = known) -> Tensor:
+        return reference.complete(x, known, (mask if mask.dim() == 2 else mask[:, None]).float(), tables)
+
+    def ours(mask: Tensor) -> Callable[..., Tensor]:
+        completion = Completion([Known(known, mask)], kept)
+        return lambda x=x, known=known: completion(x, [known], 0)
+
+    fast = ours(mask)
+
+    def difference() -> float:
+        hard = [(torch.full_like(mask, value), x, known) for value in (False, True)] + [(mask, x[:1], known[:1])]
+        return distance((fast(), plain()), *((ours(mask)(*rest), plain(mask, *rest)) for mask, *rest in hard))
+
+    return Pair(plain, fast, difference)
+
+
+for _name, _part, _bound, _goal in (("completion", None, 8, 12), ("completion_part", "right_arm", 3, 5)):
+    bench(
+        build_completion,
+        _name,
+        operation=f"completion of {'the history' if _part is None else 'history and right arm'}, 100 sequences",
+        reference="two inverse DCTs, mask, DCT",
+        sizes={**_WINDOW, "sequences": 100, "part": _part},
+        small={"history": 4, "horizon": 6, "kept": 5, "sequences": 3},
+        bound=_bound,
+        goal=_goal,
+        tolerance=1e-5,
+        rounds=50,
+    )
+
+
+def build_metrics(*, windows: int, samples: int, horizon: int, group: int, pool: int) -> Pair:
+    """The five numbers of every window; relative differences, also with samples 1e-4 from a true future and from each
+    other, where products of matrices lose all digits.
+    """
+    as_after_a_network()
+    generator = torch.Generator().manual_seed(0)
+    futures = torch.randn(pool, horizon, _FEATURES, generator=generator)
+    noise = torch.randn(windows, samples, horizon, _FEATURES, generator=generator)
+    far, near = futures[:windows, None] + 0.5 * noise, futures[:windows, None] + 1e-4 * noise
+    members = torch.stack([((torch.arange(group) + row) % pool).sort().values for row in range(pool)])
+    groups = Groups(members.flatten(), torch.arange(0, pool * group + 1, group))
+    rows = torch.arange(windows)
+    names = ("apd", "ade", "fde", "mmade", "mmfde")
+
+    def plain(samples: Tensor = far) -> Tensor:
+        return torch.stack([
+            reference.prediction_errors(samples[row], futures[row], futures[members[row]]) for row in rows
+        ])  # fmt: skip
+
+    def ours(samples: Tensor = far) -> Tensor:
+        found = prediction_errors(samples, futures, groups, rows)
+        return torch.stack([found[name] for name in names], dim=1)
+
+    def difference() -> float:
+        # The first window's first sample is the truth itself: exactly zero in both forms.
+        exact = near.clone()
+        exact[0, 0] = futures[0]
+        gaps = []
+        for case in (far, near, exact):
+            found, expected = ours(case).double(), plain(case).double()
+            gaps.append(((found - expected).abs() / expected.clamp_min(1e-12)).max())
+        return float(torch.stack(gaps).max())
+
+    return Pair(plain, ours, difference)
+
+
+for _group, _bound, _goal in ((50, 4.0, 5.0), (5, 0.95, 1.05)):
+    bench(
+        build_metrics,
+        f"multimodal_metrics_{_group}",
+        operation=f"five numbers of 20 windows x 50 samples, groups of {_group}",
+        reference="difference of every sample to every future",
+        sizes={"windows": 20, "samples": 50, "horizon": 100, "group": _group, "pool": 60},
+        small={"windows": 3, "samples": 4, "horizon": 7, "group": min(_group, 6), "pool": 8},
+        bound=_bound,
+        goal=_goal,
+        tolerance=1e-5,
+    )
+
+
+def recorded(subjects: int, trials: int, length: int) -> Sequences:
+    """People wandering about a room, trials of different lengths."""
+    random = np.random.default_rng(0)
+    items = []
+    for number in range(subjects * trials):
+        frames = int(random.integers(length // 2, length * 3 // 2))
+        root = random.normal(size=(frames, 1, 3)).cumsum(0) * 0.005
+        pose = root + random.normal(scale=0.3, size=(frames, len(BODY), 3))
+        person, trial = divmod(number, trials)
+        items.append({"pose3d": pose.astype(np.float32), "subject": f"S{person}", "action": f"trial {trial}"})
+    return Sequences.from_arrays(items, skeleton=BODY, space="world")
+
+
+def relative_to_root(store: Sequences) -> reference.Recordings:
+    """What the published program makes of the recordings when it reads them."""
+    made: dict[str, dict[str, np.ndarray]] = {}
+    for row in range(len(store)):
+        motion = np.array(store.sequence(row)["pose3d"])
+        motion[:, 1:] -= motion[:, :1]
+        made.setdefault(str(store.table["subject"][row]), {})[str(store.table["action"][row])] = motion
+    return made
+
+
+def build_windows(*, subjects: int, trials: int, length: int, frames: int, batch: int, count: int, order: str) -> Pair:
+    """Training batches (B, N, F) with augmentation.
+
+    `legacy` repeats the published draws: equal are whole streams. Otherwise subjects, trials, starts and the
+    augmentation of every single window are drawn anew: there the plain form is compared on the same draws, window by
+    window, and timed on its own.
+    """
+    store = recorded(subjects, trials, length)
+    recordings = relative_to_root(store)
+    places = [(str(s), str(a)) for s, a in zip(store.table["subject"], store.table["action"], strict=True)]
+    windows = motion_windows.every(store, frames, frames)
+    counts, names = motion_windows.counts(windows), store.table["subject"]
+    augment = ["published_turns"] if order == "legacy" else [{"spin": {"probability": 0.5}}, "mirror_axes"]
+    functions = resolve([*augment, "motion"], "augment", skeleton=BODY, length=frames)
+
+    def gathered() -> Iterator[tuple[dict[str, Tensor], Draws]]:
+        rows: Any
+        if order == "legacy":
+            rows = motion_orders.Published(names, counts, batch_size=batch, batches=count, seed=0, augmented=True)
+        else:
+            rows = motion_orders.balanced_sequences(names, counts, seed=0, visits=count * batch)
+        loader = DataLoader(windows, batch_size=None, sampler=orders.Order(rows, count * batch, batch))
+        for made in loader:
+            step = made["draw"][:1] // batch
+            if order == "legacy":
+                turns = torch.from_numpy(rows.turns(0))[made["draw"] // batch]
+                made = {**made, TURN: turns[:, 0], SIGNS: turns[:, 1:]}
+            yield made, Draws(0, 0, made["draw"], step, training=True)
+
+    def ours() -> Iterator[Tensor]:
+        for made, draws in gathered():
+            for function in functions:
+                made = function(made, draws)
+            yield made["motion"]
+
+    def plain() -> Iterator[Tensor]:
+        random = np.random.RandomState(0)
+        return reference.training_batches(reference.drawn_windows(recordings, frames, batch, count, random))
+
+    def same_draws() -> Iterator[Tensor]:
+        """Every window cut and augmented by itself, with what our order and our transforms draw for it."""
+        for made, draws in gathered():
+            unit, mirror = draws.uniform("spin", (2,)), draws.uniform("mirror_axes", (2,)) < 0.5
+            angles = torch.where(unit[:, 0] < 0.5, 2 * torch.pi * unit[:, 1], 0.0).tolist()
+            signs = torch.where(mirror, -1.0, 1.0).tolist()
+            single = []
+            for row, angle, (x, y) in zip(made["index"].tolist(), angles, signs, strict=True):
+                sequence, start = windows.table[row, :2]
+                subject, trial = places[sequence]
+                single.append((recordings[subject][trial][None, start : start + frames], (angle, x, y)))
+            yield torch.cat(list(reference.training_batches(single)))
+
+    def run(batches: Callable[[], Iterator[Tensor]]) -> None:
+        for _ in batches():
+            pass
+
+    expected = plain if order == "legacy" else same_draws
+    return Pair(partial(run, plain), partial(run, ours), lambda: distance(*zip(ours(), expected(), strict=True)))
+
+
+for _order, _bound, _goal in (("balanced_sequences", 1.5, 2.0), ("legacy", 1.0, 1.3)):
+    bench(
+        build_windows,
+        "motion_windows" + ("_legacy" if _order == "legacy" else ""),
+        operation="training windows, " + ("published draws" if _order == "legacy" else "augmented window by window"),
+        reference="window by window, augmented as a batch",
+        sizes={"subjects": 5, "trials": 30, "length": 600, "frames": 125, "batch": 64, "count": 40, "order": _order},
+        small={"subjects": 2, "trials": 3, "length": 40, "frames": 10, "batch": 4, "count": 6},
+        bound=_bound,
+        goal=_goal,
+        tolerance=1e-5,
+    )
+
+
+def build_memory(
+    *, history: int, horizon: int, kept: int, dim: int, depth: int, heads: int, few: int, many: int, samples: int,
+    chunk: int, batch: int,
+) -> Pair:  # fmt: skip
+    """A test of few and of many windows: sampled, judged and forgotten batch by batch.
+
+    Equality: what the windows of both have in samples, so that the numbers of a window do not depend on the others.
+    """
+    model, _ = network(family="smrnet", kept=kept, dim=dim, depth=depth, heads=heads)
+    space = MotionSpace(history=history, horizon=horizon, kept_coeffs=kept)
+    sampler = MotionSampler(model, space, ddim_timesteps=2, chunk=chunk)
+    store = recorded(1, 1, 4 * (space.frames + many))
+    windows = motion_windows.published(store, space.frames, 1).evenly_spaced(many)
+    to_motion = resolve(["motion"], "transforms", skeleton=BODY, length=space.frames)[0]
+
+    def evaluate(count: int) -> Tensor:
+        chosen = windows.subset(np.arange(count))
+        protocol = PredictionProtocol(chosen, history=history)
+        for picks in orders.evaluation(count, batch):
+            made = chosen[picks]
+            made = to_motion(made, Draws(0, 0, made["draw"], made["draw"][:1]))
+            motion = sampler(made["motion"][:, :history], samples, ids=made["index"])
+            protocol.update(motion[:, :, history:], made)
+        return protocol.values[:, :3]  # apd, ade, fde
+
+    def difference() -> float:
+        return distance((evaluate(many)[:few].float(), evaluate(few).float()))
+
+    return Pair(lambda: evaluate(few), lambda: evaluate(many), difference)
+
+
+bench(
+    build_memory,
+    "prediction_memory",
+    operation="test of 64 windows, 50 samples, chunk 100: peak memory",
+    reference="test of 8 windows",
+    sizes={**_WINDOW, "dim": 64, "depth": 2, "heads": 4, "few": 8, "many": 64, "samples": 50, "chunk": 100, "batch": 8},
+    small={**_SMALL_NET, "few": 2, "many": 5, "samples": 3, "chunk": 4, "batch": 2},
+    bound=1.2,
+    goal=1.05,
+    tolerance=1e-6,
+    kind="memory",
+)
