@@ -18,13 +18,13 @@ LAYERS = [
     {"data", "models", "viz"},
     {"protocols", "checkpoints", "inference", "complexity", "testing"},
     {"tasks", "callbacks"},
-    {"launch", "composition", "runs", "summary", "listing", "results"},
+    {"launch", "composition", "fitting", "runs", "summary", "listing", "results"},
     {"modes"},
     {"cli", "__main__"},
 ]
 # What only some rooms may touch; everything below is allowed for them and nobody else.
 LIGHTNING = {"tasks", "callbacks", "modes", "composition"}
-HYDRA = {"cli", "launch", "composition", "modes", "runs", "summary", "listing", "results"}
+HYDRA = {"cli", "launch", "composition", "fitting", "modes", "runs", "summary", "listing", "results"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from kinema.composition import build_data, build_task, check, compose, make
 
-ABSENT = ("train_mesh.py", "infer_wild_mesh.py", "main.py", "vis.py")
+ABSENT = ("train_mesh.py", "infer_wild_mesh.py", "vis.py")
 THERE = [script for script in SCRIPTS if script.file not in ABSENT]
 
 
@@ -177,6 +177,29 @@ SPECIAL |= {
     "motionbert/train_action_custom.py": _actions("MB_train_custom", "ma52/fork", [], []),
     "motionbert/monitor_training.py": {"what": ("plot", ["mode=monitor", "monitor.folder=checkpoint_custom"])},
 }
+
+
+def _motions(system: str) -> dict[str, tuple[str, list[str]]]:
+    """What the flags of a diffusion script become."""
+    recipe = f"experiment={system}/h36m"
+    typed = {
+        "cfg": ("--cfg humaneva", [f"experiment={system}/humaneva"]),
+        "mode": ("--mode eval", ["mode=test", recipe, "ckpt=checkpoints/h36m_ckpt.pt"]),
+        "device": ("--device cuda:1", [recipe, "trainer=gpu", "trainer.devices=[1]"]),
+        "milestone": ("--milestone 75,150", ["task.scheduler.epochs=[75,150]"]),
+        "save_model_interval": ("--save_model_interval 5", ["+callbacks.epochs.every_n_epochs=5"]),
+        "ckpt": ("--mode pred --ckpt a.pt", ["mode=predict", recipe, "ckpt=a.pt"]),
+        "ema": ("--ema ''", ["callbacks.ema=null"]),
+        "vis_col": ("--mode pred --vis_col 12", ["motion.columns=12", "motion.num_samples=12"]),
+        "vis_row": ("--mode pred --vis_row 2", ["motion.rows=2"]),
+        "vis_switch_num": ("--vis_switch_num 3", [recipe]),
+    }
+    if system == "humanmac":
+        typed["vis_switch_num"] = ("--mode switch --vis_switch_num 3", ["mode=switch", recipe, "motion.count=3"])
+    return typed
+
+
+SPECIAL |= {"smrnet/main.py": _motions("smrnet"), "humanmac/main.py": _motions("humanmac")}
 _REFUSED = {"poseformerv2/run_3dhp.py": {"MAE", "refine"}, "motionbert/infer_wild.py": {"pixel"}}
 _TEXTS = {
     "architecture": "3,3,3,3", "number_of_frames": "27", "embed_dim_ratio": "16",

@@ -120,8 +120,6 @@ def test_environment_and_own_overrides_stay() -> None:
         ("infer_wild.py -j a.json -o out --pixel -v none.mp4", "none.mp4 is no file here"),
         ("train_mesh.py --config configs/mesh/MB_ft_pw3d.yaml", "Mesh recovery (train_mesh.py) does not exist"),
         ("infer_wild_mesh.py -j a -v b -o c --ref_3d_motion_path d", "Mesh recovery (infer_wild_mesh.py) does not"),
-        ("smrnet main.py --cfg humaneva --mode eval --ckpt a.pt", "Motion prediction (main.py --mode eval) does not"),
-        ("humanmac main.py --mode switch --vis_switch_num 3", "Motion prediction (main.py --mode switch) does not"),
         ("demo/vis.py --video a.mp4", "Kinema has no 2D detector"),
     ],
 )

@@ -60,12 +60,10 @@ def _translate(options: Options) -> Command:
     old = options["mode"]
     mode = _MODES[old]
     if mode in (SWITCH, CONTROL, ZERO_SHOT) and config.data != "h36m":
-        other = "" if mode == ZERO_SHOT else f" Kinema's own: python run.py mode={mode} experiment={config.experiment} "
-        raise LegacyError(
-            f"main.py --mode {old} was for --cfg h36m alone.{other and other + 'ckpt=FILE'}"
-            if other
-            else f"main.py --mode {old} was for --cfg h36m alone, whose 17 joints the clips of AMASS have."
-        )
+        why = "the clips of AMASS have the 17 joints of h36m."
+        if mode != ZERO_SHOT:
+            why = f"Kinema does it: python run.py mode={mode} experiment={config.experiment} ckpt=FILE."
+        raise LegacyError(f"main.py --mode {old} was for --cfg h36m alone; {why}")
     command = Command(mode, f"experiment={config.experiment}")
     config.write(command)
     if mode == ZERO_SHOT:
@@ -96,7 +94,7 @@ def _train(command: Command, options: Options) -> None:
     if "ema" in options:
         if options["ema"]:
             command.note(
-                "--ema: any text meant true there, and the weights are averaged here too; callbacks.ema=null is without."
+                "--ema: any text meant true there, and the weights are averaged here, too; not with callbacks.ema=null."
             )
         else:
             command.set("callbacks.ema", None)
@@ -108,12 +106,13 @@ def _draw(command: Command, options: Options, old: str) -> None:
     if old == "gif":
         command.set("motion.windows", [0])
         command.note(
-            "gif was the picture of one window by chance that training drew, and no mode of its own; motion.windows=[17] "
-            "draws another one."
+            "gif was the picture of one window by chance that training drew, and no mode of its own; "
+            "motion.windows=[17] draws another one."
         )
     if old == "switch":
         command.note(
-            "a picture there showed one window of each action; here motion.rows windows with motion.columns samples each."
+            "a picture there showed one window of each action; here motion.rows windows with motion.columns samples "
+            "each."
         )
 
 
@@ -123,8 +122,8 @@ def _device(command: Command, options: Options) -> None:
     name, _, number = options["device"].partition(":")
     if command.mode in _PICTURES:
         command.note(
-            "--device: pictures are made on the GPU where there is one; CUDA_VISIBLE_DEVICES=1 before the command chooses "
-            "it, CUDA_VISIBLE_DEVICES= takes the CPU."
+            "--device: pictures are made on the GPU where there is one; CUDA_VISIBLE_DEVICES=1 before the command "
+            "chooses it, CUDA_VISIBLE_DEVICES= takes the CPU."
         )
     elif name == "cpu":
         command.choose("trainer=cpu")

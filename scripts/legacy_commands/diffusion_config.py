@@ -128,8 +128,8 @@ class Config:
             command.set("task.variants.conditioned", None)
             command.set("task.variants.half_conditioned", {"mod_test": 0.5})
             command.note(
-                "mod_test: 1.0 in the yaml: the published numbers of HumanEva-I mix samples that see the condition with "
-                "samples that do not (mod_test 0.5, trained with mod_train 0.8), as the recipe "
+                "mod_test: 1.0 in the yaml: the published numbers of HumanEva-I mix samples that see the condition "
+                "with samples that do not (mod_test 0.5, trained with mod_train 0.8), as the recipe "
                 f"experiment={self.experiment} does. Here they are the row half_conditioned of the test."
             )
 

@@ -22,7 +22,7 @@ def test_every_column_is_measured_by_the_protocol() -> None:
 def test_rows_are_complete_and_possible() -> None:
     for table, row in ROWS:
         spec, method = REGISTRY.tables[table], REGISTRY.methods[row.method]
-        assert set(row.values) == set(spec.columns) or not row.values and method.experiment, row.method
+        assert set(row.values) == set(spec.columns) or (not row.values and method.experiment), row.method
         for column, value in row.values.items():
             low, high = spec.ranges[column]
             assert low <= value <= high, (row.method, column)

@@ -19,10 +19,13 @@ def to_features(pose: Tensor, root: int = 0) -> Tensor:
         (..., 3 (J - 1)).
     """
     expect(pose, "... J 3", "pose")
-    relative = pose - pose[..., root : root + 1, :]
     if root == 0:
-        return relative[..., 1:, :].flatten(-2)
-    return torch.cat([relative[..., :root, :], relative[..., root + 1 :, :]], dim=-2).flatten(-2)
+        others = pose[..., 1:, :].clone(memory_format=torch.contiguous_format)
+    else:
+        others = torch.cat([pose[..., :root, :], pose[..., root + 1 :, :]], dim=-2)
+    for axis in range(3):  # over all joints at once; differences of three values at a time take twice as long
+        others[..., axis].sub_(pose[..., root, None, axis])
+    return others.flatten(-2)
 
 
 def to_joints(motion: Tensor, root: int = 0, path: Tensor | None = None) -> Tensor:

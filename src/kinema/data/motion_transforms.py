@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kinema.core import random
 from kinema.core.motion_features import to_features
@@ -182,11 +183,15 @@ MOTION_TRANSFORMS: dict[str, Callable[..., Batch]] = {
 def _turned(pose: Tensor, angle: Tensor) -> Tensor:
     """(B, T, J, 3) with x, y as a row vector times [[cos, -sin], [sin, cos]], in the precision of the angles (B,)."""
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    x, y, z = pose.unbind(-1)
-    x, y = x.to(angle), y.to(angle)
-    return torch.stack([(x * cos + y * sin).to(z), (y * cos - x * sin).to(z), z], dim=-1)
+    x, y = pose[..., 0].to(angle), pose[..., 1].to(angle)
+    turned = pose.to(angle.dtype, copy=True)
+    turned[..., 0].mul_(cos).addcmul_(y, sin)
+    turned[..., 1].mul_(cos).addcmul_(x, sin, value=-1)
+    return turned.to(pose)
 
 
 def _signed(pose: Tensor, sign: Tensor) -> Tensor:
     """(B, T, J, 3) with x, y of each sample times its two signs (B, 2)."""
-    return torch.cat([pose[..., :2] * sign[:, None, None].to(pose), pose[..., 2:]], dim=-1)
+    factor = functional.pad(sign.to(pose), (0, 1), value=1.0).repeat(1, pose.shape[-2])
+    # Whole frames side by side: a factor for three values at a time would take four times as long.
+    return (pose.flatten(-2) * factor[:, None]).view_as(pose)

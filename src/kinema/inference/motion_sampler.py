@@ -233,8 +233,8 @@ class MotionSampler:
         if self.condition_noise is None:
             denoise = denoiser(self.model, None if seen == 0 else condition, steps, seen)
         else:
-            drawn = source(ids, samples, START, CONDITION, tuple(condition.shape[1:])).to(condition)
-            denoise = self._told(condition, drawn, samples, num_samples, steps)
+            hidden = source(ids, samples, START, CONDITION, tuple(condition.shape[1:])).to(condition)
+            denoise = self._told(condition, hidden, samples, num_samples, steps)
         for coeffs in self._sample(denoise, x, held, noise):
             yield coeffs, encoded
 

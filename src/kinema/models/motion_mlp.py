@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kinema.core.shapes import expect
-from kinema.models.layers.noise import noise_signature, timestep_embedding
+from kinema.models.layers.noise import embed_time, noise_signature
 from kinema.models.registry import Shapes, depth_of, register
 
 # A level of 0 to 1 is embedded as a timestep of 0 to this.
@@ -114,11 +114,11 @@ class MotionMLP(nn.Module):
         rows = expect(x, "B n F", "x", n=size["kept_coeffs"], F=size["num_features"])["B"]
         expect(t, "B", "t", B=rows)
         hidden = self.motion_embed(x.flatten(1))
-        style = self._embedded(self.time_embed, t)
+        style = embed_time(self.time_embed, t)
         if condition is not None:
             expect(condition, "B m F", "condition", B=rows, m=size["condition_frames"], F=size["num_features"])
             level = t.new_zeros(rows, dtype=x.dtype) if level is None else level
-            told = self._embedded(self.level_embed, level * _LEVELS)
+            told = embed_time(self.level_embed, level * _LEVELS)
             history = self.condition_embed(condition.flatten(1))
             if present is not None:
                 expect(present, "B", "present", B=rows)
@@ -129,12 +129,6 @@ class MotionMLP(nn.Module):
             hidden = block(hidden, style)
         out: Tensor = self.out(self.dropout(F.silu(self.norm(hidden))))
         return out.unflatten(1, (size["kept_coeffs"], size["num_features"]))
-
-    @staticmethod
-    def _embedded(network: nn.Sequential, value: Tensor) -> Tensor:
-        weight: Tensor = network[0].weight
-        embedded: Tensor = network(timestep_embedding(value, weight.shape[1], weight.dtype))
-        return embedded
 
     @classmethod
     def recognise(cls, shapes: Shapes) -> dict[str, Any] | None:
