@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,16 @@ import torch
 from torch import Tensor
 
 from kinema.core.align import root_relative
+from kinema.core.diffusion import alpha_hats, visited
+from kinema.core.motion_space import MotionSpace
 from kinema.data.windows import Windows
+from kinema.inference.motion_sampler import MotionSampler
 from kinema.inference.slide import pad_edges, slide
 from kinema.models.dstformer import DSTBlock
+from kinema.models.smrnet import SharedSMRNet
 from kinema.protocols.videopose3d import VideoPose3DProtocol
-from scripts.bench import reference_mamba, reference_metrics, reference_networks
+from scripts.bench import reference_diffusion, reference_mamba, reference_metrics, reference_networks
+from scripts.bench.bench_diffusion import SMALL_NET, SMRNET, WINDOW, Given, histories, network
 from scripts.bench.bench_mamba import dbmambapose, forward_of, loop, operator, relative, scan_inputs, step_of
 from scripts.bench.bench_networks import dstformer, poseformer
 from scripts.bench.measure import Pair
@@ -290,3 +296,109 @@ bench(
     rounds=3,
     needs=("cuda",),
 )
+
+
+@contextmanager
+def _arithmetic(precision: str) -> Iterator[None]:
+    """Products in float32, in TF32, or in bfloat16 by autocast."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        with torch.autocast(_DEVICE, torch.bfloat16, enabled=precision == "bf16"):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class _Compiled(torch.nn.Module):
+    """A network whose shared form is compiled, once for all runs and steps."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.step = model, torch.compile(SharedSMRNet.__call__)
+
+    def denoiser(
+        self, condition: Tensor | None, timesteps: Tensor, conditioned: int | None = None
+    ) -> Callable[[Tensor, int], Tensor]:
+        shared = self.model.denoiser(condition, timesteps, conditioned)
+        return lambda x, step: self.step(shared, x, step)
+
+
+# A test on Human3.6M as published: windows, samples of each, steps of each.
+_H36M_TEST = 5168 * 50 * 100
+
+
+def build_sampling(
+    *, family: str, history: int, horizon: int, kept: int, dim: int, depth: int, heads: int, windows: int,
+    samples: int, steps: int, precision: str, compiled: bool,
+) -> Pair:  # fmt: skip
+    """Samples of motions as a test draws them, our noise included; the reference has all samples in one batch.
+
+    Noted are sequences (windows times samples times steps) per second, and the minutes that sampling for the full test
+    of Human3.6M would take at that rate. Equality on the same noise: the motions, in shorter formats what the network
+    says at the first step, as the mean difference over the mean size.
+    """
+    model, plain_network = network(family=family, kept=kept, dim=dim, depth=depth, heads=heads)
+    model.to(_DEVICE)
+    space = MotionSpace(history=history, horizon=horizon, kept_coeffs=kept)
+    chunk = windows * samples
+    sampler = MotionSampler(_Compiled(model) if compiled else model, space, ddim_timesteps=steps, chunk=chunk)
+    seen, noise = histories(windows, history).to(_DEVICE), Given.drawn(windows, samples, steps, kept).to(_DEVICE)
+    levels = [(int(a), int(b)) for a, b in visited(1000, steps)]
+    alpha_hat = alpha_hats("cosine", 1000).to(_DEVICE)
+    each, start, fresh = seen.repeat_interleave(samples, 0), noise.start.flatten(0, 1), noise.fresh.flatten(1, 2)
+
+    def plain() -> Tensor:
+        return reference_diffusion.ddim(plain_network, each, space.frames, levels, alpha_hat, start, fresh)
+
+    def ours(source: Given | None = None) -> Tensor:
+        with _arithmetic(precision):
+            return sampler(seen, samples, noise=source)
+
+    notes: dict[str, Any] = {}
+
+    @torch.no_grad()
+    def difference() -> float:
+        if _DEVICE == "cuda":
+            notes.update(_throughput(ours, chunk * steps, compiled))
+        if precision == "float32":
+            return distance((ours(noise).flatten(0, 1), plain()))
+        condition, t = space.encode_history(seen).condition, sampler.timesteps[:, 0].to(_DEVICE)
+        with _arithmetic(precision):
+            make: Any = sampler.model.denoiser
+            found = make(condition, t)(noise.start, 0).float().flatten(0, 1)
+        expected = plain_network(start, t[:1].expand(chunk), condition.repeat_interleave(samples, 0))
+        return float((found - expected).abs().mean() / expected.abs().mean())
+
+    return Pair(plain, ours, difference, notes=notes)
+
+
+def _throughput(run: Callable[[], Tensor], sequences: int, compiled: bool) -> dict[str, float]:
+    notes = {}
+    started = time.perf_counter()
+    run()
+    torch.cuda.synchronize()
+    if compiled:
+        notes["compile_seconds"] = round(time.perf_counter() - started, 1)
+    rate = sequences * _rate(lambda: (run(), None)[1], 3)
+    return {**notes, "sequences_per_second": round(rate), "h36m_test_minutes": round(_H36M_TEST / rate / 60, 2)}
+
+
+# Speeds of the arithmetic relative to float32 are expected, not measured.
+for _precision, _bound, _goal in (("float32", 1.1, 1.4), ("tf32", 2, 4), ("bf16", 2, 6)):
+    for _compile in (False, True):
+        bench(
+            build_sampling,
+            f"gpu_smrnet_sampling_{_precision}{'_compiled' if _compile else ''}",
+            operation=f"SMRNet DDIM, 20 windows x 50 samples x 10 steps, {_precision}{' + compile' if _compile else ''}",
+            reference="published network in float32, all samples in a batch",
+            sizes={
+                **SMRNET, **WINDOW, "windows": 20, "samples": 50, "steps": 10, "precision": _precision,
+                "compiled": _compile,
+            },
+            small={**SMALL_NET, "windows": 2, "samples": 3, "compiled": False},
+            bound=_bound,
+            goal=_goal,
+            tolerance=1e-4 if _precision == "float32" else 5e-2,
+            **{**_CUDA, "rounds": 5},
+        )  # fmt: skip

@@ -12,7 +12,9 @@ from typing import Any, Literal
 from scripts.bench.measure import Clock, Pair
 
 Kind = Literal["ratio", "memory", "overhead"]
-_MODULES = ("networks", "video", "hmsft", "metrics", "data", "training", "action", "mamba", "diffusion", "gpu")
+_MODULES = (
+    "networks", "video", "hmsft", "metrics", "data", "training", "action", "mamba", "diffusion", "prediction", "gpu",
+)  # fmt: skip
 _ROWS: dict[str, Row] = {}
 
 

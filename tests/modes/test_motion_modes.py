@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from kinema.composition import compose
+from kinema.composition import build_model, build_task, compose
 from kinema.core.skeleton import skeleton
 from kinema.errors import CheckpointError, ConfigError, DataError
 from kinema.modes.train import build
@@ -190,6 +190,14 @@ def test_the_checkpoint_says_the_frames_and_the_noise(network: Path) -> None:
     assert (config.task.history, config.task.ddim_timesteps, config.dataset.name) == (HISTORY, 10, "synthetic_motion")
     other = as_trained.for_prediction(compose(["mode=switch", f"ckpt={network}", "dataset=cmu_motion"]))
     assert (other.dataset.name, other.dataset.history) == ("cmu_motion", HISTORY)
+
+
+def test_a_network_of_another_optimiser_is_read_like_any(tmp_path: Path) -> None:
+    other = ("task/optimizer=adamw", "task/scheduler=warmup_cosine")
+    path = trained(tmp_path / "other.ckpt", *other)
+    config = as_trained.for_prediction(compose(["mode=predict", "task=prediction", f"ckpt={path}"]))
+    assert config.task.scheduler["_target_"].endswith("warmup_cosine")
+    build_task(config, build_model(config))
 
 
 def test_what_does_not_fit_is_refused_with_a_remedy(tmp_path: Path, network: Path) -> None:

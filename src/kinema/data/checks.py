@@ -13,6 +13,10 @@ _POSES = ("pose2d", "pose3d")
 
 # No bone of a person is longer; millimetres are a thousand times as large.
 _LONGEST_BONE = 10.0
+# Above it a mean bone is in millimetres, below in centimetres.
+_CENTIMETRES = 60.0
+# Mean bone of a body that was divided by too much, in metres; those of a hand are five times as long.
+_SHORTEST_BONE = 0.005
 
 
 def count_nonfinite(sequences: Sequences) -> None:
@@ -103,8 +107,12 @@ def refuse_joints(sequences: Sequences, skeleton: Skeleton | None, skeleton2d: S
             )
 
 
-def refuse_millimetres(sequences: Sequences) -> None:
+def refuse_millimetres(sequences: Sequences, *, motion: bool = False) -> None:
     """Refuse 3D in millimetres where metres are expected; looks at one frame in the middle of every sequence.
+
+    Args:
+        sequences: with `pose3d` or not.
+        motion: the data may be in centimetres, too, and metres may have been read as something smaller.
 
     Raises:
         DataError: naming the first such subject and its mean bone length.
@@ -119,9 +127,15 @@ def refuse_millimetres(sequences: Sequences) -> None:
     if len(long):
         subject = sequences.table["subject"][long[0]]
         average = bones[(sequences.table["subject"] == subject) & (bones > _LONGEST_BONE)].mean()
+        unit, name = ("cm", "centimetres") if motion and average < _CENTIMETRES else ("mm", "millimetres")
         raise DataError(
-            f"Bones of subject {subject} average {average:.0f}: these are millimetres, metres expected. "
-            "Convert, or set dataset.unit=mm."
+            f"Bones of subject {subject} average {average:.0f}: these are {name}, metres expected. "
+            f"Convert, or set dataset.unit={unit}."
+        )
+    if motion and len(bones) and np.median(bones) < _SHORTEST_BONE:
+        raise DataError(
+            f"Bones of subject {sequences.table['subject'][0]} average {np.median(bones):.2g} m: the file is in metres, or "
+            "in a unit larger than dataset.unit says. Set dataset.unit=m."
         )
 
 

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _ORDERS = ("balanced_sequences", "seeded", "legacy")
 
 # Files may say 59.94 for 60; anything beyond is another rate.
-_SAME_RATE = 0.02
+SAME_RATE = 0.02
 
 
 class PredictionDataModule(BaseDataModule):
@@ -229,7 +229,7 @@ class PredictionDataModule(BaseDataModule):
         refuse_empty(self.sequences, rows, stage, str(self.name), str(self.source.root))
         chosen = self.sequences.select(rows)
         checks.refuse_nonfinite(chosen)
-        checks.refuse_millimetres(chosen)
+        checks.refuse_millimetres(chosen, motion=True)
         self._refuse_other_rate(chosen)
         return self._long_enough(chosen, stage)
 
@@ -264,7 +264,7 @@ class PredictionDataModule(BaseDataModule):
         if self.spec.fps is None:
             return
         rate = np.asarray(chosen.table["fps"], np.float64)
-        other = np.flatnonzero(np.isfinite(rate) & (np.abs(rate / self.spec.fps - 1) > _SAME_RATE))
+        other = np.flatnonzero(np.isfinite(rate) & (np.abs(rate / self.spec.fps - 1) > SAME_RATE))
         if len(other):
             row = int(other[0])
             raise DataError(

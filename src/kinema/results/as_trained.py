@@ -15,10 +15,8 @@ from kinema import composition
 from kinema.checkpoints.agreement import PREPARED
 from kinema.checkpoints.envelopes import Weights, read_weights
 from kinema.data.class_list import class_list
+from kinema.data.prediction import SAME_RATE
 from kinema.errors import CheckpointError, ConfigError, KinemaError
-
-# Frame rates that differ by less are the same.
-_SAME_RATE = 0.02
 
 
 def task_of(config: DictConfig) -> str:
@@ -121,6 +119,10 @@ def for_prediction(config: DictConfig) -> DictConfig:
     with open_dict(result):
         # What the file does not know is newer than it, and stands in the yaml.
         task = config.task if task_of(config) == "prediction" else composition.compose(["task=prediction"]).task
+        task = task.copy()
+        OmegaConf.set_struct(task, False)
+        for key in ("optimizer", "scheduler"):  # of another group they have other keys: taken whole, or not at all
+            task[key] = None
         result.task = OmegaConf.merge(task, OmegaConf.create(trained["task"]), _typed_of(config, "task"))
         if _typed("seed") and not _typed("task.seed"):
             result.task.seed = config.seed
@@ -151,7 +153,7 @@ def _typed_of(config: DictConfig, group: str) -> DictConfig:
 def _refuse_rate(config: DictConfig, trained: dict[str, Any]) -> None:
     """Refuse motion that would look faster or slower to the network than what it was trained on."""
     was, now = trained.get("fps"), config.dataset.get("fps")
-    if was is not None and now is not None and abs(now / was - 1) > _SAME_RATE:
+    if was is not None and now is not None and abs(now / was - 1) > SAME_RATE:
         raise ConfigError(
             f"{config.ckpt} was trained at {was:g} frames per second, dataset={config.dataset.name} has {now:g}. Use "
             f"dataset.fps={was:g} where the reader resamples, or a data set of that rate."

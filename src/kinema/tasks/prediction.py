@@ -15,6 +15,7 @@ from kinema.core import diffusion, random
 from kinema.core.motion_space import CONDITIONS, RESIDUALS, Encoded, MotionSpace
 from kinema.core.skeleton import Skeleton
 from kinema.core.spec import DataSpec, Signature
+from kinema.data.prediction import SAME_RATE
 from kinema.data.windows import Windows
 from kinema.errors import ConfigError
 from kinema.inference.motion_baselines import FROM_TRAINING, MotionBaselines, hips_of
@@ -161,16 +162,27 @@ class PredictionTask(Task):
         known = frozenset(inspect.signature(self.predict).parameters) - {"batch"}
         named = {"validation": self.validation} | {f"variants.{name}": one for name, one in self.variants.items()}
         check_variants(named, known, self.sampling, self.noise_steps)
-        self._refuse_other_training()
+        self._refuse_other_training(spec)
 
-    def _refuse_other_training(self) -> None:
+    def _refuse_other_training(self, spec: DataSpec) -> None:
         """Refuse to read a network in another way than it was trained to be read."""
         source = getattr(self.model, "provenance", None)
-        trained = ((source.config or {}).get("task") or {}) if source is not None else {}
+        if source is None:
+            return
+        rate = source.spec.fps if source.spec is not None else None
+        if rate is not None and spec.fps is not None and abs(spec.fps / rate - 1) > SAME_RATE:
+            raise ConfigError(
+                f"The checkpoint was trained at {rate:g} frames per second, the data is said to have {spec.fps:g}. Use "
+                f"dataset.fps={rate:g} where its reader resamples, or a data set of that rate."
+            )
+        trained = (source.config or {}).get("task") or {}
         for key in _TRAINED:
             was, now = trained.get(key), getattr(self, key)
             if key in trained and was != (list(now) if isinstance(now, tuple) else now):
-                shown, typed = (str("null" if one is None else one).replace(" ", "") for one in (now, was))
+                shown, typed = (
+                    "null" if one is None else str(one).lower() if isinstance(one, bool) else str(one).replace(" ", "")
+                    for one in (now, was)
+                )
                 raise ConfigError(
                     f"The checkpoint was trained with task.{key}={typed}, not {shown}. Use task.{key}={typed}, or the "
                     "experiment it was trained by."

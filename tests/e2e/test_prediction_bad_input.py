@@ -1,0 +1,261 @@
+"""Bad motion, options and checkpoints of motion prediction through the command line: the sentence and its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kinema import cli
+from tests.e2e.motion_files import NETWORK, RUN, TASK, Motion, data, save
+from tests.e2e.running import in_process, metrics
+from tests.modes.action_networks import lifter
+from tests.modes.motion_networks import trained
+
+BASE = [*TASK, *NETWORK, *RUN]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("clean"))
+
+
+@pytest.fixture(scope="module")
+def network(clean: Path) -> Path:
+    """A checkpoint as training writes it, of random weights."""
+    return trained(clean / "best.ckpt", *TASK, "task.prediction=noise", *NETWORK, *data(clean))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run a command that must end with code 2 and one sentence, before anything was trained; returns the sentence."""
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["run.py", *words, "hydra.run.dir=out"])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    told = capsys.readouterr().err
+    assert stopped.value.code == 2, told
+    assert "Traceback" not in told
+    assert not list(Path("out").rglob("*.ckpt"))
+    (sentence,) = (line for line in told.splitlines() if line.startswith("error: "))
+    return sentence.removeprefix("error: ")
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run a command that ends well; returns what it told on the way."""
+    capsys.readouterr()
+    in_process(*words, "hydra.run.dir=well")
+    return capsys.readouterr().err
+
+
+def testing(network: Path, root: Path, *words: str) -> list[str]:
+    return ["mode=test", *TASK, *RUN, *data(root), f"ckpt={network}", *words]
+
+
+# Files.
+
+
+def with_hole(motion: Motion) -> None:
+    for subject in ("S5", "S9"):
+        motion[subject]["Walking"][3, 4] = np.nan
+
+
+def scaled(factor: float) -> Callable[[Motion], None]:
+    def change(motion: Motion) -> None:
+        for trials in motion.values():
+            for name in trials:
+                trials[name] = trials[name] * np.float32(factor)
+
+    return change
+
+
+def cut(
+    frames: int, subjects: tuple[str, ...] = (), trials: tuple[str, ...] = ("Walking", "Waving 1")
+) -> Callable[[Motion], None]:
+    def change(motion: Motion) -> None:
+        for subject in subjects or tuple(motion):
+            for name in trials:
+                motion[subject][name] = motion[subject][name][:frames]
+
+    return change
+
+
+# Fault: damage, words, what is said, the remedy in the same sentence (None = mend the data).
+FILES: dict[str, tuple[Callable[[Motion], None] | None, list[str], str, str | None]] = {
+    "NaN": (
+        with_hole, [], "/Walking: 1 of 60 frames hold NaN (first 3). Repair the file or allow masking",
+        "dataset.on_nan=mask",
+    ),
+    "millimetres": (scaled(1000), [], "these are millimetres, metres expected", "dataset.unit=mm"),
+    "centimetres": (scaled(100), [], "these are centimetres, metres expected", "dataset.unit=cm"),
+    "metres as millimetres": (None, ["dataset.unit=mm"], "m: the file is in metres", "dataset.unit=m"),
+    "all too short": (
+        cut(12), [],
+        "that a window of 5 + 10 needs; the longest has 12 (S", "dataset.horizon=",
+    ),
+    "no joints of the body": (
+        lambda motion: motion["S9"].update(Walking=motion["S9"]["Walking"][:, :15]), [], "joints", None,
+    ),
+    "unknown subject": (None, ["dataset.subjects_test=[S99]", "dataset.subjects_train=[S99]"], "has no subject 'S99'.",
+                        None),
+    "unknown drop": (None, ["dataset.drop=[S9/Wlking]"], "Walking", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["train", "test"])
+@pytest.mark.parametrize("fault", FILES)
+def test_a_fault_of_the_files_is_told_with_its_remedy(
+    fault: str, mode: str, network: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change, words, sentence, remedy = FILES[fault]
+    root = save(here / "motion", change=change)
+    start = [*BASE, *data(root)] if mode == "train" else testing(network, root)
+    said = refused(capsys, *start, *words)
+    assert sentence in said
+    assert remedy is None or remedy in said
+
+
+@pytest.mark.parametrize("fault", ["NaN", "millimetres", "centimetres"])
+def test_the_remedy_that_is_told_works(fault: str, network: Path, here: Path, clean: Path) -> None:
+    change, _, _, remedy = FILES[fault]
+    assert remedy is not None
+    in_process(*testing(network, save(here / "motion", change=change), remedy), "hydra.run.dir=well")
+    in_process(*testing(network, clean), "hydra.run.dir=clean")
+    found, expected = metrics(Path("well")), metrics(Path("clean"))
+    same = 0.2 if fault == "NaN" else 1e-3
+    assert found["test/ade"] == pytest.approx(expected["test/ade"], rel=same)
+
+
+def test_short_sequences_are_left_out_with_one_line(
+    network: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = save(here / "motion", change=cut(9, ("S5", "S9"), ("Walking",)))
+    lines = told(capsys, *testing(network, root)).splitlines()
+    (line,) = (line for line in lines if "shorter than 16 frames and left out" in line and line.startswith("test"))
+    assert line == "test: 1 of 4 sequences are shorter than 16 frames and left out: S9/Walking."
+    with_all = save(here / "whole")
+    in_process(*testing(network, with_all), "hydra.run.dir=whole_out")
+    few, many = (Path(name, "methods.md").read_text() for name in ("well", "whole_out"))
+    assert few != many
+
+
+def test_a_folder_with_test_data_alone_is_tested(network: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = save(here / "motion", subjects=("S9", "S11"))
+    lines = told(capsys, *testing(network, root, "+dataset.mean_motion=null")).splitlines()
+    assert sum("What needs training data is left out" in line for line in lines) == 1
+    table = Path("well", "methods.md").read_text().splitlines()
+    names = [name.strip() for name in next(line for line in table if "ade" in line).strip("|").split("|")]
+    rows = {
+        line.split("|")[1].strip(): [one.strip() for one in line.strip("|").split("|")]
+        for line in table
+        if line.startswith("| ")
+    }
+    default = dict(zip(names, rows["HumanMAC"], strict=True))
+    nearest = dict(zip(names, rows["nearest"], strict=True))
+    assert float(default["ade"]) > 0 and default["cmd"] == "-"
+    assert nearest["ade"] == "-"
+    assert float(dict(zip(names, rows["zero_velocity"], strict=True))["ade"]) > 0
+    said = refused(capsys, *BASE, *data(root))
+    assert "has no subject 'S1'" in said and "It has: S9, S11." in said
+
+
+# Options.
+
+OPTIONS: dict[str, tuple[list[str], str, str]] = {
+    "indivisible": (["task.ddim_timesteps=7"], "ddim_timesteps=7 of noise_steps=1000", "task.ddim_timesteps=8"),
+    "too many": (["task.ddim_timesteps=600"], "must divide the noise steps", "task.ddim_timesteps=500"),
+    "all": (["task.ddim_timesteps=1000"], "at most half of them", "task.ddim_timesteps=500"),
+    "none": (["task.ddim_timesteps=0"], "ddim_timesteps=0 of", "task.ddim_timesteps=1"),
+    "in validation": (["task.validation.ddim_timesteps=7"], "=7 of noise_steps", "ddim_timesteps=8"),
+    "in a variant": (["+task.variants.fast={ddim_timesteps:7}"], "=7 of noise_steps", "ddim_timesteps=8"),
+    "unknown option": (
+        ["+task.variants.fast={ddim_timestep:10}"], "task.variants.fast: 'ddim_timestep' is no option of a prediction",
+        "Did you mean 'ddim_timesteps'?",
+    ),
+    "unknown baseline": (["+task.variants.x={baseline:zero}"], "no baseline is called 'zero'", "zero_velocity"),
+    "unknown sampler": (["task.sampler=ddpm"], "no sampler is called 'ddpm'", "Use one of ddim"),
+    "unknown padding": (["task.padding=last"], "padding", "last_frame"),
+    "odd depth": (["model.depth=3"], "3 blocks have no halves", "model.depth=2"),
+    "no sample": (["task.num_samples=0"], "0 samples predict nothing", "task.num_samples=50"),
+    "no share": (["task.mod_test=1.5"], "mod_test=1.5 is no share", "task.mod_test=1.0"),
+    "coefficients": (["model.kept_coeffs=16"], "keeps 16 coefficients, but a window has 15 frames",
+                     "model.kept_coeffs=15"),
+    "repeat": (["task.padding=repeat", "dataset.horizon=9"], "repeat", "task.padding=last_frame"),
+    "features": (["model.num_features=42"], "42", "Use"),
+    "protocol option": (["+task.protocol_options.prediction.treshold=0.4"], "treshold", "prediction.yaml"),
+    "levels": (["task.t_min=1000"], "task.t_min=1000 is no step", "task.t_min=1"),
+    "no history": (["dataset.history=0"], "dataset.history=0 is less than one", "dataset.history=25"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", OPTIONS)
+def test_an_option_that_cannot_work_is_told_before_training(
+    fault: str, clean: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, sentence, remedy = OPTIONS[fault]
+    said = refused(capsys, *BASE, *data(clean), *words)
+    assert sentence in said and remedy in said
+
+
+def test_one_sample_is_judged(network: Path, clean: Path) -> None:
+    in_process(*testing(network, clean, "task.num_samples=1"), "hydra.run.dir=well")
+    found = metrics(Path("well"))
+    assert found["test/apd"] == 0 and found["test/ade"] > 0
+
+
+def test_published_draws_need_all_windows_at_once(
+    network: Path, clean: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, *testing(network, clean, "task.compat_rng=true", "dataset.eval_batch_size=4"))
+    assert "draws noise for all 36 windows together, and a batch holds 4." in said
+    remedy = "dataset.eval_batch_size=36"
+    assert remedy in said
+    in_process(*testing(network, clean, "task.compat_rng=true", remedy), "hydra.run.dir=well")
+
+
+# Checkpoints.
+
+CHECKPOINTS: dict[str, tuple[list[str], str, str]] = {
+    "network": (["model=smrnet_tiny"], "holds a humanmac but model=smrnet_tiny was chosen", "Drop model="),
+    "coefficients": (["model.kept_coeffs=7"], "was built with kept_coeffs=6, not model.kept_coeffs=7",
+                     "model.kept_coeffs=6"),
+    "features": (
+        ["dataset.skeleton=humaneva15", "dataset.num_joints=15", "dataset.num_features=42"],
+        "has 48 features (three per joint without the root) but dataset=h36m_motion has 42", "with that skeleton",
+    ),
+    "heading": (["task.heading=true"], "trained with task.heading=false, not true", "task.heading=false"),
+    "target": (["task.prediction=x0"], "trained with task.prediction=noise, not x0", "task.prediction=noise"),
+    "history": (["dataset.history=6"], "trained with task.history=5, not 6", "task.history=5"),
+    "noise": (["task.noise_steps=500"], "trained with task.noise_steps=1000, not 500", "task.noise_steps=1000"),
+    "schedule": (["task.schedule=linear"], "trained with task.schedule=cosine", "task.schedule=cosine"),
+    "frame rate": (["dataset.fps=25"], "trained at 50 frames per second, the data is said to have 25",
+                   "dataset.fps=50"),
+    "none": (["ckpt=null"], "evaluates a checkpoint, and none is given", "ckpt=path/to/file"),
+    "missing": (["ckpt=none.ckpt"], "none.ckpt not found", "not found"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", CHECKPOINTS)
+def test_a_checkpoint_of_something_else_is_refused(
+    fault: str, network: Path, clean: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, sentence, remedy = CHECKPOINTS[fault]
+    said = refused(capsys, *testing(network, clean, *words))
+    assert sentence in said and remedy in said
+
+
+def test_a_lifting_checkpoint_predicts_no_motion(clean: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = lifter(here / "lifter.ckpt")
+    said = refused(capsys, *testing(path, clean))
+    assert "pose3d" in said and "task=lifting" in said
+    for mode in ("switch", "control", "zero_shot"):
+        said = refused(capsys, f"mode={mode}", f"ckpt={path}")
+        assert "was trained for task=lifting" in said and "checkpoint of task=prediction" in said
