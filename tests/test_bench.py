@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from scripts.bench import __main__ as program
-from scripts.bench import bench_action, length, report, run
+from scripts.bench import bench_action, bench_diffusion, length, report, run
 from scripts.bench.measure import Once, Pair, Spent, interleaved
 from scripts.bench.rows import Row, rows
 
@@ -54,9 +55,25 @@ REQUIRED = {
     "scan_memory_cpp": 0.5,
     "dbmambapose_step_torch": 2.5,
     "dbmambapose_step_cpp": 5,
+    "smrnet_ddim_8x8": 1.4,
+    "smrnet_ddim_2x50": 1.9,
+    "smrnet_evaluation_200": 1.4,
+    "humanmac_ddim": 1,
+    "completion": 8,
+    "completion_part": 3,
+    "multimodal_metrics_50": 4,
+    "multimodal_metrics_5": 0.95,
+    "motion_windows": 0.9,
+    "prediction_memory": 1.2,
     "gpu_dstformer_step": 4,
     "gpu_poseformer_video": 2,
     "gpu_evaluation": 5,
+    "gpu_smrnet_float32": 1.1,
+    "gpu_smrnet_tf32": 2,
+    "gpu_smrnet_bf16": 2,
+    "gpu_smrnet_float32_compiled": 1.1,
+    "gpu_smrnet_tf32_compiled": 2,
+    "gpu_smrnet_bf16_compiled": 2,
 }
 
 
@@ -152,6 +169,38 @@ def test_training_on_actions_is_measured_at_the_published_sizes() -> None:
     graph = bench_action.graph_net(**{key: rows()["stgcnpp_step"].sizes[key] for key in ("frames", "dim", "depth")})
     counts = [sum(p.numel() for p in model.parameters()) for model in (fork, graph)]
     assert counts == [5_902_651, 1_403_144]
+
+
+def test_motion_prediction_is_measured_at_the_published_sizes() -> None:
+    counts = {}
+    for name in ("smrnet_ddim_8x8", "smrnet_evaluation_200", "humanmac_ddim", "gpu_smrnet_float32"):
+        sizes = rows()[name].sizes
+        model, _ = bench_diffusion.network(**{key: sizes[key] for key in ("family", "kept", "dim", "depth", "heads")})
+        counts[name] = sum(p.numel() for p in model.parameters())
+        # Zeros of the initialisation would hide everything behind them.
+        assert all(float(p.detach().abs().max()) > 0 for p in model.parameters())
+    assert counts.pop("humanmac_ddim") == 28_401_712
+    assert set(counts.values()) == {25_318_052}
+    windows = {(row.sizes["history"], row.sizes["horizon"]) for row in rows().values() if "horizon" in row.sizes
+               and "history" in row.sizes}  # fmt: skip
+    assert windows == {(25, 100)}
+
+
+def test_memory_of_a_test_is_weighed_beyond_one_chunk() -> None:
+    sizes = rows()["prediction_memory"].sizes
+    assert sizes["few"] * sizes["samples"] > sizes["chunk"] and sizes["few"] >= sizes["batch"]
+    assert sizes["many"] == 8 * sizes["few"]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_given_noise_is_the_same_for_any_choice_of_windows_and_samples(steps: int) -> None:
+    noise = bench_diffusion.Given.drawn(windows=3, samples=4, steps=steps, kept=2, features=6)
+    ids, samples = torch.tensor([2, 0]), torch.tensor([1, 3])
+    start = noise(ids, samples, bench_diffusion.START, 0, (2, 6))
+    assert torch.equal(start, noise.start[[2, 0]][:, [1, 3]])
+    drawn = [noise(ids, samples, step, 0, (2, 6)) for step in range(steps)]
+    assert torch.equal(torch.stack(drawn), noise.fresh[:, [2, 0]][:, :, [1, 3]])
+    assert not torch.equal(start, drawn[0])  # the last step's number is not that of the beginning
 
 
 def test_short_long_and_missing_persons_are_in_the_compared_clips() -> None:

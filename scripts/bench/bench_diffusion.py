@@ -236,7 +236,7 @@ def build_completion(*, history: int, horizon: int, kept: int, sequences: int, p
     return Pair(plain, fast, difference)
 
 
-for _name, _part, _bound, _goal in (("completion", None, 8, 12), ("completion_part", "right_arm", 3, 5)):
+for _name, _part, _bound, _goal in (("completion", None, 8, 12), ("completion_part", "right_arm", 3, 6)):
     bench(
         build_completion,
         _name,

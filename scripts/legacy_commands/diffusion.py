@@ -139,7 +139,11 @@ def _flags(system: str) -> tuple[Flag, ...]:
         else "measured nothing in this script, which keeps the last weights; here it is the epochs between validations."
     )
     return (
-        Flag(("--cfg",), default="h36m", here=f"`experiment={system}/CFG`, and what the yaml changes; keys below"),
+        Flag(
+            ("--cfg",),
+            default="h36m",
+            here=f"`experiment=` of conf/experiment/{system}, and what the yaml changes; keys below",
+        ),
         Flag(
             ("--mode",),
             _mode(system),

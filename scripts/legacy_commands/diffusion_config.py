@@ -45,7 +45,7 @@ _FILES = "is not needed: windows of the test set are grouped when it is read"
 _UNREAD = "was read by nothing there and is left out"
 
 KEYS = (
-    MotionKey("dataset", here="`experiment=SYSTEM/h36m` or `SYSTEM/humaneva`"),
+    MotionKey("dataset", here="`experiment=` of the system, for `h36m` or `humaneva`"),
     MotionKey("t_his", "dataset.history"),
     MotionKey("t_pred", "dataset.horizon"),
     MotionKey("batch_size", "dataset.batch_size", training=True),

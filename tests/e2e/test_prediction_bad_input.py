@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
+from omegaconf import DictConfig, OmegaConf
 
-from kinema import cli
+from kinema import cli, composition
+from kinema.errors import KinemaError
+from kinema.modes.train import build
+from kinema.results import as_trained
+from tests.checkpoints import tiny
 from tests.e2e.motion_files import NETWORK, RUN, TASK, Motion, data, save
 from tests.e2e.running import in_process, metrics
 from tests.modes.action_networks import lifter
-from tests.modes.motion_networks import trained
 
 BASE = [*TASK, *NETWORK, *RUN]
 
@@ -25,7 +33,14 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def network(clean: Path) -> Path:
     """A checkpoint as training writes it, of random weights."""
-    return trained(clean / "best.ckpt", *TASK, "task.prediction=noise", *NETWORK, *data(clean))
+    config = composition.compose([*BASE, *data(clean)])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = composition.build_model(config)
+        torch.nn.init.normal_(model.out.weight, std=0.05)  # a fresh network says 0
+    spec = composition.build_data(config, model.signature).spec
+    content = tiny.lightning(model, task="prediction", spec=spec, config=composition.plain(config))
+    return tiny.save(content, clean / "best.ckpt")
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +64,29 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return sentence.removeprefix("error: ")
 
 
+@cache
+def _composed(words: tuple[str, ...]) -> DictConfig:
+    return composition.compose([*words])
+
+
+def configured(root: Path, *words: str) -> DictConfig:
+    """The configuration of a command; groups are composed once, which takes most of its time."""
+    config = _composed((*BASE, *data("."))).copy()
+    for word in (f"dataset.root={root}", *words):
+        key, _, value = word.lstrip("+").partition("=")
+        spaced = re.sub(r":(?=\S)", ": ", value) if value.startswith("{") else value
+        OmegaConf.update(config, key, yaml.safe_load(spaced), force_add=True)
+    return config
+
+
+def refused_early(stage: str, root: Path, *words: str) -> str:
+    """What is said of a command before a first step, as the error that ends it."""
+    with pytest.raises(KinemaError) as error:
+        _, module, _ = build(configured(root, *words))
+        module.setup(stage)
+    return str(error.value)
+
+
 def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """Run a command that ends well; returns what it told on the way."""
     capsys.readouterr()
@@ -56,7 +94,7 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().err
 
 
-def testing(network: Path, root: Path, *words: str) -> list[str]:
+def evaluation(network: Path, root: Path, *words: str) -> list[str]:
     return ["mode=test", *TASK, *RUN, *data(root), f"ckpt={network}", *words]
 
 
@@ -106,50 +144,52 @@ FILES: dict[str, tuple[Callable[[Motion], None] | None, list[str], str, str | No
     ),
     "unknown subject": (None, ["dataset.subjects_test=[S99]", "dataset.subjects_train=[S99]"], "has no subject 'S99'.",
                         None),
-    "unknown drop": (None, ["dataset.drop=[S9/Wlking]"], "Walking", None),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["train", "test"])
+@pytest.mark.parametrize("stage", ["fit", "test"])
 @pytest.mark.parametrize("fault", FILES)
-def test_a_fault_of_the_files_is_told_with_its_remedy(
-    fault: str, mode: str, network: Path, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_fault_of_the_files_is_told_with_its_remedy(fault: str, stage: str, here: Path) -> None:
     change, words, sentence, remedy = FILES[fault]
-    root = save(here / "motion", change=change)
-    start = [*BASE, *data(root)] if mode == "train" else testing(network, root)
-    said = refused(capsys, *start, *words)
+    said = refused_early(stage, save(here / "motion", change=change), *words)
     assert sentence in said
     assert remedy is None or remedy in said
 
 
+def test_a_faulty_file_ends_training_and_test_with_one_sentence(
+    network: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = save(here / "motion", change=with_hole)
+    for words in ([*BASE, *data(root)], evaluation(network, root)):
+        assert "hold NaN (first 3). Repair the file" in refused(capsys, *words)
+
+
 @pytest.mark.parametrize("fault", ["NaN", "millimetres", "centimetres"])
-def test_the_remedy_that_is_told_works(fault: str, network: Path, here: Path, clean: Path) -> None:
+def test_the_remedy_that_is_told_works(fault: str, here: Path, clean: Path) -> None:
     change, _, _, remedy = FILES[fault]
     assert remedy is not None
-    in_process(*testing(network, save(here / "motion", change=change), remedy), "hydra.run.dir=well")
-    in_process(*testing(network, clean), "hydra.run.dir=clean")
-    found, expected = metrics(Path("well")), metrics(Path("clean"))
-    same = 0.2 if fault == "NaN" else 1e-3
-    assert found["test/ade"] == pytest.approx(expected["test/ade"], rel=same)
+    made = []
+    for root, words in ((save(here / "motion", change=change), [remedy]), (clean, [])):
+        _, module, _ = build(configured(root, *words))
+        module.setup("test")
+        batch = module.transform(module.windows("test")[torch.arange(36)[:, None].expand(-1, 3).clone()])
+        made.append(batch["motion"])
+    assert torch.isfinite(made[0]).all()
+    torch.testing.assert_close(made[0], made[1], atol=0.2 if fault == "NaN" else 1e-4, rtol=0)
 
 
 def test_short_sequences_are_left_out_with_one_line(
     network: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = save(here / "motion", change=cut(9, ("S5", "S9"), ("Walking",)))
-    lines = told(capsys, *testing(network, root)).splitlines()
+    lines = told(capsys, *evaluation(network, root)).splitlines()
     (line,) = (line for line in lines if "shorter than 16 frames and left out" in line and line.startswith("test"))
     assert line == "test: 1 of 4 sequences are shorter than 16 frames and left out: S9/Walking."
-    with_all = save(here / "whole")
-    in_process(*testing(network, with_all), "hydra.run.dir=whole_out")
-    few, many = (Path(name, "methods.md").read_text() for name in ("well", "whole_out"))
-    assert few != many
 
 
 def test_a_folder_with_test_data_alone_is_tested(network: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = save(here / "motion", subjects=("S9", "S11"))
-    lines = told(capsys, *testing(network, root, "+dataset.mean_motion=null")).splitlines()
+    lines = told(capsys, *evaluation(network, root, "dataset.mean_motion=null")).splitlines()
     assert sum("What needs training data is left out" in line for line in lines) == 1
     table = Path("well", "methods.md").read_text().splitlines()
     names = [name.strip() for name in next(line for line in table if "ade" in line).strip("|").split("|")]
@@ -190,23 +230,27 @@ OPTIONS: dict[str, tuple[list[str], str, str]] = {
                      "model.kept_coeffs=15"),
     "repeat": (["task.padding=repeat", "dataset.horizon=9"], "repeat", "task.padding=last_frame"),
     "features": (["model.num_features=42"], "42", "Use"),
-    "protocol option": (["+task.protocol_options.prediction.treshold=0.4"], "treshold", "prediction.yaml"),
     "levels": (["task.t_min=1000"], "task.t_min=1000 is no step", "task.t_min=1"),
     "no history": (["dataset.history=0"], "dataset.history=0 is less than one", "dataset.history=25"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", OPTIONS)
-def test_an_option_that_cannot_work_is_told_before_training(
-    fault: str, clean: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_option_that_cannot_work_is_told_before_training(fault: str, clean: Path) -> None:
     words, sentence, remedy = OPTIONS[fault]
-    said = refused(capsys, *BASE, *data(clean), *words)
+    said = refused_early("fit", clean, *words)
     assert sentence in said and remedy in said
 
 
+def test_faulty_options_end_a_command_with_one_sentence(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, *BASE, *data(clean), "task.ddim_timesteps=7")
+    assert said.endswith("Use task.ddim_timesteps=8.")
+    said = refused(capsys, *BASE, *data(clean), "+task.protocol_options.prediction.treshold=0.4")
+    assert "treshold" in said and "prediction.yaml" in said
+
+
 def test_one_sample_is_judged(network: Path, clean: Path) -> None:
-    in_process(*testing(network, clean, "task.num_samples=1"), "hydra.run.dir=well")
+    in_process(*evaluation(network, clean, "task.num_samples=1"), "hydra.run.dir=well")
     found = metrics(Path("well"))
     assert found["test/apd"] == 0 and found["test/ade"] > 0
 
@@ -214,19 +258,24 @@ def test_one_sample_is_judged(network: Path, clean: Path) -> None:
 def test_published_draws_need_all_windows_at_once(
     network: Path, clean: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = refused(capsys, *testing(network, clean, "task.compat_rng=true", "dataset.eval_batch_size=4"))
+    said = refused(capsys, *evaluation(network, clean, "task.compat_rng=true", "dataset.eval_batch_size=4"))
     assert "draws noise for all 36 windows together, and a batch holds 4." in said
     remedy = "dataset.eval_batch_size=36"
     assert remedy in said
-    in_process(*testing(network, clean, "task.compat_rng=true", remedy), "hydra.run.dir=well")
+    in_process(*evaluation(network, clean, "task.compat_rng=true", remedy), "hydra.run.dir=well")
 
 
 # Checkpoints.
 
-CHECKPOINTS: dict[str, tuple[list[str], str, str]] = {
+TYPED: dict[str, tuple[list[str], str, str]] = {
     "network": (["model=smrnet_tiny"], "holds a humanmac but model=smrnet_tiny was chosen", "Drop model="),
-    "coefficients": (["model.kept_coeffs=7"], "was built with kept_coeffs=6, not model.kept_coeffs=7",
-                     "model.kept_coeffs=6"),
+    "coefficients": (
+        ["model=humanmac_tiny", "model.kept_coeffs=7"], "was built with kept_coeffs=6, not model.kept_coeffs=7",
+        "model.kept_coeffs=6",
+    ),
+    "none": (["ckpt=null"], "evaluates a checkpoint, and none is given", "ckpt=path/to/file"),
+}  # fmt: skip
+CHECKPOINTS: dict[str, tuple[list[str], str, str]] = {
     "features": (
         ["dataset.skeleton=humaneva15", "dataset.num_joints=15", "dataset.num_features=42"],
         "has 48 features (three per joint without the root) but dataset=h36m_motion has 42", "with that skeleton",
@@ -238,24 +287,30 @@ CHECKPOINTS: dict[str, tuple[list[str], str, str]] = {
     "schedule": (["task.schedule=linear"], "trained with task.schedule=cosine", "task.schedule=cosine"),
     "frame rate": (["dataset.fps=25"], "trained at 50 frames per second, the data is said to have 25",
                    "dataset.fps=50"),
-    "none": (["ckpt=null"], "evaluates a checkpoint, and none is given", "ckpt=path/to/file"),
     "missing": (["ckpt=none.ckpt"], "none.ckpt not found", "not found"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", CHECKPOINTS)
-def test_a_checkpoint_of_something_else_is_refused(
-    fault: str, network: Path, clean: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_checkpoint_of_something_else_is_refused(fault: str, network: Path, clean: Path) -> None:
     words, sentence, remedy = CHECKPOINTS[fault]
-    said = refused(capsys, *testing(network, clean, *words))
+    said = refused_early("test", clean, "mode=test", f"ckpt={network}", *words)
     assert sentence in said and remedy in said
 
 
-def test_a_lifting_checkpoint_predicts_no_motion(clean: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("fault", TYPED)
+def test_what_is_typed_of_another_network_is_refused(
+    fault: str, network: Path, clean: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, sentence, remedy = TYPED[fault]
+    said = refused(capsys, *evaluation(network, clean, *words))
+    assert sentence in said and remedy in said
+
+
+def test_a_lifting_checkpoint_predicts_no_motion(clean: Path, here: Path) -> None:
     path = lifter(here / "lifter.ckpt")
-    said = refused(capsys, *testing(path, clean))
+    said = refused_early("test", clean, "mode=test", f"ckpt={path}")
     assert "pose3d" in said and "task=lifting" in said
     for mode in ("switch", "control", "zero_shot"):
-        said = refused(capsys, f"mode={mode}", f"ckpt={path}")
-        assert "was trained for task=lifting" in said and "checkpoint of task=prediction" in said
+        with pytest.raises(KinemaError, match=r"was trained for task=lifting.*checkpoint of task=prediction"):
+            as_trained.for_prediction(configured(clean, f"mode={mode}", f"ckpt={path}"))

@@ -60,7 +60,7 @@ def task(model: nn.Module | None = None, **changes: Any) -> PredictionTask:
     options: dict[str, Any] = {
         "history": HISTORY, "horizon": HORIZON, "prediction": "noise", "noise_steps": 100, "schedule": "cosine",
         "padding": "last_frame", "heading": False, "residual": "none", "coeff_scale": None, "condition_scale": None,
-        "condition": "coeffs", "condition_stride": 1, "condition_noise": None,
+        "condition": "coeffs", "condition_stride": 1, "condition_noise": None, "loss_power": 0.0,
         "mod_train": 0.8, "dropout_by": "sample", "t_min": 1, "num_samples": 3, "ddim_timesteps": 5, "sampler": "ddim",
         "completion": True, "mod_test": 1.0, "compat_rng": False, "seed": 0, "chunk": 1000, "baseline_stride": 2,
         "protocol": "prediction", "objective": "val/ade", "objective_mode": "min",
@@ -368,6 +368,7 @@ def test_words_of_the_yaml_are_checked(key: str) -> None:
 
 def test_a_network_is_not_read_in_another_way_than_it_was_trained() -> None:
     class Source:
+        spec = None
         config = {"task": {"prediction": "x0", "noise_steps": 100, "coeff_scale": [1.0] * KEPT}}  # noqa: RUF012
 
     model = network()

@@ -74,6 +74,24 @@ def test_draws_of_a_window_do_not_depend_on_its_batch() -> None:
     torch.testing.assert_close(named["level"][3:5], named2["level"])
 
 
+def test_slow_coefficients_can_weigh_more() -> None:
+    scale = [2.0**-number for number in range(KEPT)]
+    made = task(coeff_scale=scale, loss_power=0.5, mod_train=1.0)
+    items = batch(3)
+    encoded, noise = made.space.encode(items["motion"]), torch.zeros(3, KEPT, FEATURES)
+    off = torch.zeros_like(noise)
+    found = []
+    for wrong in (0, KEPT - 1):
+        made.model.forward = lambda *_, wrong=wrong: off.index_fill(1, torch.tensor([wrong]), 1.0)  # type: ignore[method-assign]
+        found.append(float(made.denoising_loss(encoded, torch.tensor([1, 5, 9]), noise)))
+    assert found[0] / found[1] == pytest.approx(scale[0] / scale[-1])
+    plain = sum(scale) / KEPT
+    assert found[0] == pytest.approx(scale[0] / plain / KEPT)
+    refused = task(loss_power=0.5)
+    with pytest.raises(ConfigError, match=r"loss_power=0"):
+        refused.check(refused.signature, spec())
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> PredictionDataModule:
     return module(write(tmp_path / "data", positions()))

@@ -107,7 +107,7 @@ class Completion:
         return result
 
     def _matrices(self, active: tuple[int, ...], like: Tensor) -> list[list[tuple[Tensor | None, Tensor]]]:
-        """Per active part a list of (features, None = all; their matrix)."""
+        """Per active part a list of (features, None = all; their matrix), later ones over earlier ones."""
         key = (active, like.device, like.dtype)
         if key not in self._made:
             self._made[key] = [
@@ -125,11 +125,15 @@ class Completion:
         columns, group = torch.unique(mask, dim=1, return_inverse=True)
         if columns.shape[1] == 1:
             return [(None, completion_matrix(columns[:, 0], self.kept, self.scale))]
-        return [
+        made: list[tuple[Tensor | None, Tensor]] = [
             (torch.nonzero(group == number).flatten(), completion_matrix(column, self.kept, self.scale))
-            for number, column in enumerate(columns.T)
+            for number, column in sorted(enumerate(columns.T), key=lambda one: -int((group == one[0]).sum()))
             if column.any()
         ]
+        if len(made) == columns.shape[1]:
+            # All are known at some time: one product with the matrix of most of them, the others replace theirs.
+            made[0] = (None, made[0][1])
+        return made
 
 
 def _uncovered(masks: Sequence[Tensor]) -> list[Tensor]:
@@ -147,14 +151,15 @@ def _uncovered(masks: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _add(x: Tensor, matrices: list[tuple[Tensor | None, Tensor]], change: Tensor) -> Tensor:
-    """X plus, group by group of features, matrix times change."""
+    """X plus, group by group of features, matrix times change; later groups replace what earlier ones gave."""
+    result = x
     for features, matrix in matrices:
         if features is None:
-            x = _plus_product(x, matrix, change)
+            result = _plus_product(x, matrix, change)
         else:
             some = _plus_product(x.index_select(-1, features), matrix, change.index_select(-1, features))
-            x = x.index_copy(-1, features, some)
-    return x
+            result = result.index_copy(-1, features, some)
+    return result
 
 
 def _plus_product(x: Tensor, matrix: Tensor, change: Tensor) -> Tensor:

@@ -134,8 +134,8 @@ def refuse_millimetres(sequences: Sequences, *, motion: bool = False) -> None:
         )
     if motion and len(bones) and np.median(bones) < _SHORTEST_BONE:
         raise DataError(
-            f"Bones of subject {sequences.table['subject'][0]} average {np.median(bones):.2g} m: the file is in metres, or "
-            "in a unit larger than dataset.unit says. Set dataset.unit=m."
+            f"Bones of subject {sequences.table['subject'][0]} average {np.median(bones):.2g} m: the file is in "
+            "metres, or in a larger unit than dataset.unit says. Set dataset.unit=m."
         )
 
 

@@ -48,6 +48,7 @@ class PredictionTask(Task):
         condition_noise: noise on the condition, for networks that are told its level; null = none. `clean` and
             `unseen`: shares of the training windows that see the condition itself, and nothing of it; `highest`: level
             up to which the samples of a window are spread.
+        loss_power: weight of coefficient k in the loss, coeff_scale[k] ** (2 * loss_power), mean 1; 0 = all alike.
         mod_train: share of the training windows, or steps, that see the condition.
         dropout_by: sample, or batch: the condition is dropped for a whole step (published).
         t_min: lowest noise level that is trained.
@@ -91,6 +92,7 @@ class PredictionTask(Task):
         condition: str,
         condition_stride: int,
         condition_noise: Mapping[str, float] | None,
+        loss_power: float,
         mod_train: float,
         dropout_by: str,
         t_min: int,
@@ -121,6 +123,7 @@ class PredictionTask(Task):
         self.coeff_scale, self.condition_scale = _numbers(coeff_scale), _numbers(condition_scale)
         self.condition, self.condition_stride = one_of("condition", condition, CONDITIONS), condition_stride
         self.condition_noise = None if condition_noise is None else {**condition_noise}
+        self.loss_power = loss_power
         self.mod_train, self.dropout_by = mod_train, one_of("dropout_by", dropout_by, ("sample", "batch"))
         self.t_min, self.seed, self.chunk, self.baseline_stride = t_min, seed, chunk, baseline_stride
         self.protocol = one_of("protocol", protocol, tuple(PROTOCOLS))
@@ -157,6 +160,10 @@ class PredictionTask(Task):
         if spec.skeleton is not None or not self.heading:  # a skeleton may be known only from the opened file
             self._space_of(spec.skeleton)
         self._check_condition(signature, spec)
+        if self.loss_power and self.coeff_scale is None:
+            raise ConfigError(
+                "task.loss_power weights coefficients by task.coeff_scale, which is null. Use task.loss_power=0."
+            )
         if not 0 <= self.t_min < self.noise_steps:
             raise ConfigError(f"task.t_min={self.t_min} is no step of 0 to {self.noise_steps - 1}. Use task.t_min=1.")
         known = frozenset(inspect.signature(self.predict).parameters) - {"batch"}
@@ -286,7 +293,11 @@ class PredictionTask(Task):
         else:
             output = self.model(x, t, condition, present, **told)
         wanted = diffusion.target(self.prediction, encoded.coeffs, noise, t, self.alpha_hat)
-        return (output.float() - wanted).square().mean()
+        errors = (output.float() - wanted).square()
+        if self.loss_power and self.coeff_scale is not None:
+            weights = errors.new_tensor(self.coeff_scale) ** (2 * self.loss_power)
+            errors = errors * (weights / weights.mean())[:, None]
+        return errors.mean()
 
     def _present(self, draw: Tensor, epoch: int) -> Tensor | bool:
         if self.mod_train >= 1:
