@@ -35,6 +35,9 @@ def test_shares_are_kept_and_the_others_see_every_level() -> None:
     assert torch.equal(trained_levels(draws, clean=0.0, unseen=1.0), torch.ones(40_000))
 
 
-def test_samples_are_spread_evenly() -> None:
-    torch.testing.assert_close(spread_levels(5, 0.8), torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8]))
-    torch.testing.assert_close(spread_levels(1, 0.8), torch.zeros(1))
+def test_samples_are_spread_evenly_and_few_are_the_first_of_many() -> None:
+    few, many = spread_levels(torch.arange(5), 0.8), spread_levels(torch.arange(64), 0.8)
+    torch.testing.assert_close(few, torch.tensor([0.0, 0.4, 0.2, 0.6, 0.1]))
+    assert torch.equal(many[:5], few)
+    torch.testing.assert_close(many.sort().values, torch.arange(64) * 0.8 / 64)
+    assert torch.equal(spread_levels(torch.tensor([3, 0]), 0.8), many[[3, 0]])

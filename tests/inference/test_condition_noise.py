@@ -47,6 +47,11 @@ def test_samples_do_not_depend_on_the_chunk(chunk: int, completion: bool) -> Non
     torch.testing.assert_close(alone, whole[1:2], **CLOSE)
 
 
+def test_few_samples_are_the_first_of_many() -> None:
+    history = motions(2)
+    torch.testing.assert_close(sampler(0.8)(history, 7)[:, :3], sampler(0.8)(history, 3), **CLOSE)
+
+
 def test_level_zero_is_the_condition_itself() -> None:
     history = motions(3)
     torch.testing.assert_close(sampler(0.0)(history, 4), sampler(None)(history, 4), **CLOSE)
@@ -69,7 +74,7 @@ def test_samples_are_those_of_a_plain_loop() -> None:
     expected: list[Tensor] = []
     for window in range(2):
         for number in range(count):
-            level = spread_levels(count, 0.7)[number : number + 1]
+            level = spread_levels(torch.tensor([number]), 0.7)
             seen = mixed(condition[window : window + 1], hidden[window, number][None], level)
             with torch.no_grad():
                 x0 = model(start[window, number][None], torch.tensor([t]), seen, level=level)

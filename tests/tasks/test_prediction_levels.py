@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import kinema
 from kinema.core.condition_noise import mixed
+from kinema.data.motion_windows import as_motion
 from kinema.data.prediction import PredictionDataModule
 from kinema.errors import ConfigError
 from kinema.models.motion_mlp import MotionMLP
@@ -103,9 +104,9 @@ def test_the_condition_is_measured_on_training_windows_and_kept_in_the_file(
     made = task(mlp(), **LEVELS, num_samples=2)
     running = trainer(tmp_path, max_steps=2, limit_val_batches=1)
     running.fit(made, datamodule=data)
-    windows = data.training_windows(made.baseline_stride)
-    assert windows is not None
-    condition = made.space.encode(windows).condition
+    windows = data.windows("train")
+    assert windows is not None and len(windows) <= 4096
+    condition = made.space.encode(as_motion(windows, 0)).condition
     torch.testing.assert_close(made.model.condition_mean, condition.mean(0))
     seen = made.model.standardised(condition)
     assert float(seen.square().mean()) == pytest.approx(1, abs=1e-3)
@@ -123,7 +124,12 @@ def test_the_condition_is_measured_on_training_windows_and_kept_in_the_file(
     [
         ({"condition_noise": {"clean": 0.2}}, "clean, unseen and highest"),
         ({"condition_noise": {**NOISE, "highest": 1.5}}, "each from 0 to 1"),
+        ({"condition_noise": {**NOISE, "clean": 0.7, "unseen": 0.7}}, "1 together at most"),
+        ({"condition_noise": {**NOISE, "clean": "a"}}, "each from 0 to 1"),
         ({"mod_train": 0.8}, "mod_train=1"),
+        ({"variants": {"default": {}, "half": {"mod_test": 0.5}}}, r"task\.variants\.half.*mod_test=1"),
+        ({"variants": {"default": {}, "published": {"compat_rng": True}}}, r"task\.variants\.published"),
+        ({"validation": {"mod_test": 0.3}}, r"task\.validation"),
         ({"mod_test": 0.5}, "mod_test=1"),
         ({"condition_stride": 1}, "condition_frames="),
         ({"condition": "coeffs"}, f"condition_frames={KEPT}"),
@@ -133,6 +139,14 @@ def test_what_cannot_work_is_refused_before_a_training(changes: dict[str, Any], 
     made = task(mlp(), **{**LEVELS, **changes})
     with pytest.raises(ConfigError, match=message):
         made.check(made.signature, spec())
+
+
+def test_a_trained_network_keeps_what_it_measured(data: PredictionDataModule, tmp_path: Path) -> None:
+    model = mlp()
+    model.condition_mean.fill_(7.0)
+    model.provenance = object()  # as `kinema.load` leaves it
+    trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(task(model, **LEVELS), datamodule=data)
+    assert torch.equal(model.condition_mean, torch.full_like(model.condition_mean, 7.0))
 
 
 def test_a_network_that_is_not_told_the_level_is_refused() -> None:

@@ -42,6 +42,17 @@ def trained_levels(draws: Tensor, clean: float, unseen: float) -> Tensor:
     return torch.where(kind >= 1 - unseen, 1.0, level)
 
 
-def spread_levels(count: int, highest: float) -> Tensor:
-    """Levels of K samples, evenly from 0 to the highest: (K,)."""
-    return torch.linspace(0, highest, count)
+def spread_levels(samples: Tensor, highest: float) -> Tensor:
+    """Levels of samples by their number: 0, 1/2, 1/4, 3/4, 1/8, ... of the highest (van der Corput's sequence).
+
+    They cover 0 to the highest evenly for any number of samples, so that the first of many are the same as few.
+
+    Args:
+        samples: (K,) int64 numbers, below 2^24.
+        highest: level.
+
+    Returns:
+        (K,) float32.
+    """
+    digits = (samples[:, None] >> torch.arange(24, device=samples.device)) & 1
+    return highest * (digits * 0.5 ** torch.arange(1, 25, device=samples.device)).sum(-1)

@@ -150,9 +150,7 @@ class MotionSampler:
             for begin in range(0, num_samples, samples):
                 chosen = torch.arange(begin, min(begin + samples, num_samples), device=history.device)
                 part = [_rows(one, rows) for one in known]
-                coeffs, encoded = _last(
-                    self._run(history[rows], chosen, num_samples, conditioned, part, source, ids[rows])
-                )
+                coeffs, encoded = _last(self._run(history[rows], chosen, conditioned, part, source, ids[rows]))
                 result[rows, begin : begin + samples] = self.space.decode(coeffs, encoded)
         return result
 
@@ -172,7 +170,7 @@ class MotionSampler:
         _check_conditioned(conditioned, num_samples)
         source, ids = noise or KeyedNoise(seed), _ids(history, ids)
         chosen = torch.arange(num_samples, device=history.device)
-        for coeffs, encoded in self._run(history, chosen, num_samples, conditioned, known, source, ids):
+        for coeffs, encoded in self._run(history, chosen, conditioned, known, source, ids):
             yield self.space.decode(coeffs, encoded)
 
     @torch.no_grad()
@@ -210,7 +208,6 @@ class MotionSampler:
         self,
         history: Tensor,
         samples: Tensor,
-        num_samples: int,
         conditioned: int | None,
         known: Sequence[KnownMotion],
         source: NoiseSource,
@@ -234,13 +231,13 @@ class MotionSampler:
             denoise = denoiser(self.model, None if seen == 0 else condition, steps, seen)
         else:
             hidden = source(ids, samples, START, CONDITION, tuple(condition.shape[1:])).to(condition)
-            denoise = self._told(condition, hidden, samples, num_samples, steps)
+            denoise = self._told(condition, hidden, samples, steps)
         for coeffs in self._sample(denoise, x, held, noise):
             yield coeffs, encoded
 
-    def _told(self, condition: Tensor, noise: Tensor, samples: Tensor, num_samples: int, steps: Tensor) -> Denoise:
+    def _told(self, condition: Tensor, noise: Tensor, samples: Tensor, steps: Tensor) -> Denoise:
         """Denoiser of samples that see the condition (W, m, F) through noise (W, K, m, F) of a level of their own."""
-        levels = spread_levels(num_samples, float(self.condition_noise or 0)).to(condition)[samples]
+        levels = spread_levels(samples, float(self.condition_noise or 0)).to(condition)
         level = levels.repeat(len(condition))
         each = condition.repeat_interleave(len(samples), dim=0)
         one = denoiser(self.model, mixed(each, noise.flatten(0, 1), level), steps, level=level)

@@ -15,7 +15,7 @@ from kinema.core import diffusion, random
 from kinema.core.motion_space import CONDITIONS, RESIDUALS, Encoded, MotionSpace
 from kinema.core.skeleton import Skeleton
 from kinema.core.spec import DataSpec, Signature
-from kinema.data.prediction import SAME_RATE
+from kinema.data import motion_windows
 from kinema.data.windows import Windows
 from kinema.errors import ConfigError
 from kinema.inference.motion_baselines import FROM_TRAINING, MotionBaselines, hips_of
@@ -24,8 +24,11 @@ from kinema.protocols.registry import PREDICTION as PROTOCOLS
 from kinema.protocols.report import Protocol
 from kinema.tasks.base import Batch, Task, one_of, options_by_protocol
 from kinema.tasks.optim import OptimizerRecipe, SchedulerRecipe
+from kinema.tasks.prediction_checks import check_condition, check_condition_noise, refuse_other_training
 from kinema.tasks.sampling import Sampling, Variants, check_variants, numbered, published_generators, with_reference
 
+# Training windows that a network measures its condition on, evenly spaced.
+_MEASURED = 4096
 # What a network is trained for: a test with other values would read its output wrongly.
 _TRAINED = ("history", "horizon", "prediction", "noise_steps", "schedule", "padding", "heading", "residual",
             "coeff_scale", "condition_scale", "condition", "condition_stride", "condition_noise")  # fmt: skip
@@ -141,12 +144,12 @@ class PredictionTask(Task):
         """What the network sees of a motion, and the way back."""
         return self._space_of(self.spec.skeleton if self.spec is not None else None)
 
-    def _space_of(self, body: Skeleton | None) -> MotionSpace:
+    def _space_of(self, body: Skeleton | None, *, heading: bool | None = None) -> MotionSpace:
         return MotionSpace(
             history=self.history, horizon=self.horizon, kept_coeffs=self.signature.frames, padding=self.padding,
-            heading=self.heading, residual=self.residual, hips=hips_of(body) if body is not None else None,
-            scale=self.coeff_scale, condition_scale=self.condition_scale, condition=self.condition,
-            condition_stride=self.condition_stride,
+            heading=self.heading if heading is None else heading, residual=self.residual,
+            hips=hips_of(body) if body is not None else None, scale=self.coeff_scale,
+            condition_scale=self.condition_scale, condition=self.condition, condition_stride=self.condition_stride,
             compat_padding=self.sampling.compat_rng,
         )  # fmt: skip
 
@@ -154,12 +157,12 @@ class PredictionTask(Task):
 
     def check(self, signature: Signature, spec: DataSpec) -> None:
         """Refuse step counts, shares and options that cannot work, before a long training finds out."""
+        refuse_other_training(self, _TRAINED, spec)
         diffusion.padded(
             torch.zeros(1, self.history, 1), self.history, self.padding, frames=self.history + self.horizon
         )
-        if spec.skeleton is not None or not self.heading:  # a skeleton may be known only from the opened file
-            self._space_of(spec.skeleton)
-        self._check_condition(signature, spec)
+        space = self._space_of(spec.skeleton, heading=self.heading and spec.skeleton is not None)
+        check_condition(space.condition_rows, signature)
         if self.loss_power and self.coeff_scale is None:
             raise ConfigError(
                 "task.loss_power weights coefficients by task.coeff_scale, which is null. Use task.loss_power=0."
@@ -169,59 +172,13 @@ class PredictionTask(Task):
         known = frozenset(inspect.signature(self.predict).parameters) - {"batch"}
         named = {"validation": self.validation} | {f"variants.{name}": one for name, one in self.variants.items()}
         check_variants(named, known, self.sampling, self.noise_steps)
-        self._refuse_other_training(spec)
-
-    def _refuse_other_training(self, spec: DataSpec) -> None:
-        """Refuse to read a network in another way than it was trained to be read."""
-        source = getattr(self.model, "provenance", None)
-        if source is None:
-            return
-        rate = source.spec.fps if source.spec is not None else None
-        if rate is not None and spec.fps is not None and abs(spec.fps / rate - 1) > SAME_RATE:
-            raise ConfigError(
-                f"The checkpoint was trained at {rate:g} frames per second, the data is said to have {spec.fps:g}. Use "
-                f"dataset.fps={rate:g} where its reader resamples, or a data set of that rate."
-            )
-        trained = (source.config or {}).get("task") or {}
-        for key in _TRAINED:
-            was, now = trained.get(key), getattr(self, key)
-            if key in trained and was != (list(now) if isinstance(now, tuple) else now):
-                shown, typed = (
-                    "null" if one is None else str(one).lower() if isinstance(one, bool) else str(one).replace(" ", "")
-                    for one in (now, was)
-                )
-                raise ConfigError(
-                    f"The checkpoint was trained with task.{key}={typed}, not {shown}. Use task.{key}={typed}, or the "
-                    "experiment it was trained by."
-                )
-
-    def _check_condition(self, signature: Signature, spec: DataSpec) -> None:
-        rows, taken = self._space_of(spec.skeleton).condition_rows, signature.condition_frames or signature.frames
-        if rows != taken:
-            remedy = f"model.condition_frames={rows}" if signature.condition_frames else "task.condition=coeffs"
-            raise ConfigError(f"The network takes a condition of {taken} rows, and there are {rows}. Use {remedy}.")
-        if self.condition_noise is None:
-            return
-        wanted = {"clean", "unseen", "highest"}
-        if set(self.condition_noise) != wanted or not all(0 <= one <= 1 for one in self.condition_noise.values()):
-            raise ConfigError(
-                "task.condition_noise has the shares clean, unseen and highest, each from 0 to 1. Use "
-                "'task.condition_noise={clean: 0.25, unseen: 0.1, highest: 1.0}', or null."
-            )
-        if not getattr(self.model, "takes_level", False):
-            raise ConfigError(
-                "The network takes no noise level of its condition. Use model=motion_mlp, or task.condition_noise=null."
-            )
-        if self.mod_train < 1 or self.sampling.mod_test < 1 or self.sampling.compat_rng:
-            raise ConfigError(
-                "With task.condition_noise the share `unseen` takes the place of dropping the condition. Use "
-                "task.mod_train=1 task.mod_test=1 task.compat_rng=false."
-            )
+        drawn = {f"task.{name}": self.sampling.changed(one) for name, one in named.items() if not one.get("baseline")}
+        check_condition_noise(self.condition_noise, self.model, self.mod_train, {"task": self.sampling, **drawn})
 
     def prepare(self, stage: str, windows: Windows) -> None:
         """Number the windows that are predicted, and take from the training set what they are compared with."""
         if stage == "train":
-            self._calibrate()
+            self._calibrate(windows)
             return
         self._numbers[stage] = numbered(windows)
         self._mean_motion = self._data().mean_motion()
@@ -229,12 +186,14 @@ class PredictionTask(Task):
         if stage == "test" and wanted & FROM_TRAINING:
             self._baselines = self._baselines_of(self._data().training_windows(self.baseline_stride, withheld=True))
 
-    def _calibrate(self) -> None:
-        """Let a network measure its condition on the training windows, where it wants to."""
+    def _calibrate(self, windows: Windows) -> None:
+        """Let a fresh network measure its condition on the training windows, where it wants to."""
         measure = getattr(self.model, "calibrate", None)
-        motion = self._data().training_windows(self.baseline_stride) if measure is not None else None
-        if measure is not None and motion is not None:
-            measure(torch.cat([self.space.encode_history(part).condition for part in motion.float().split(4096)]))
+        if measure is None or getattr(self.model, "provenance", None) is not None:
+            return
+        body = self._data().skeleton
+        motion = motion_windows.as_motion(windows.evenly_spaced(min(len(windows), _MEASURED)), body.root)
+        measure(self.space.encode_history(motion[:, : self.history].float()).condition)
 
     def _baselines_of(self, candidates: Tensor | None) -> MotionBaselines:
         body = self.spec.skeleton if self.spec is not None else None
