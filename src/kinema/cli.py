@@ -13,12 +13,13 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kinema import launch
@@ -27,6 +28,7 @@ from kinema.errors import ConfigError, KinemaError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+_ABSENT: Any = object()
 _INTERRUPTED = 143  # exit code of a run ended by SIGTERM
 
 
@@ -90,12 +92,28 @@ def _explain(error: Exception) -> str:
     text = str(error).strip()
     unknown = re.search(r"[Kk]ey '([^']+)' (?:is )?not in|Could not override '([^']+)'", text)
     if unknown:
-        word = (unknown[1] or unknown[2]).rsplit(".", 1)[-1]
-        near = difflib.get_close_matches(word, _keys_of_config(), n=3)
+        key = unknown[1] or unknown[2]
         text = text.split("\nTo append")[0]
-        text += f"\nDid you mean {', '.join(near)}?" if near else ""
+        tasks = _tasks_with(key.removeprefix("task.")) if key.startswith("task.") else []
+        near = difflib.get_close_matches(key.rsplit(".", 1)[-1], _keys_of_config(), n=3)
+        if tasks:
+            text += f"\nThat is a key of another task: add {' or '.join(f'task={name}' for name in tasks)}."
+        elif near:
+            text += f"\nDid you mean {', '.join(near)}?"
         text += "\nSee every key with its value: --cfg job"
     return text
+
+
+def _tasks_with(key: str) -> list[str]:
+    """Files of `conf/task` that have a key, dotted where it is inside another."""
+    found = []
+    for path in sorted((launch.config_dir() / "task").glob("*.yaml")):
+        node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        for word in key.split("."):
+            node = node.get(word, _ABSENT) if isinstance(node, dict) else _ABSENT
+        if node is not _ABSENT:
+            found.append(path.stem)
+    return found
 
 
 def _keys_of_config() -> set[str]:

@@ -141,6 +141,10 @@ def _model_of_checkpoint(config: DictConfig) -> nn.Module:
             f"{config.ckpt} holds a {family} but model={HydraConfig.get().runtime.choices['model']} was chosen. "
             f"Drop model=, the file tells its own."
         )
+    recipe = _experiment()
+    if recipe is not None and not same_family and borrowed is None:
+        log.warning("experiment=%s is of %s, but %s holds a %s and runs so: its numbers are not those of the recipe",
+                    recipe, getattr(chosen, "registered_name", None), config.ckpt, family)  # fmt: skip
     typed = explicit_model_overrides()
     # The default network may not even fit the data set of a file that holds another one.
     node = _flat_node(config.model) if typed or same_family else {}
@@ -159,6 +163,12 @@ def _model_of_checkpoint(config: DictConfig) -> nn.Module:
     if same_family:
         # What a file cannot tell (heads, causal) stands in the yaml of its size, if that is the one composed.
         told = {k: v for k, v in arguments.items() if k not in unknowable and _last(k) not in TRAINING_ONLY}
+        other = {k: v for k, v in told.items() if node.get(k) is not None and _plain(node[k]) != _plain(v)}
+        if recipe is not None and other:
+            log.warning(
+                "%s holds a %s of %s, experiment=%s has %s: its numbers are not those of the recipe",
+                config.ckpt, family, _sizes(other), recipe, _sizes({key: node[key] for key in other}),
+            )  # fmt: skip
         if all(_plain(node.get(key)) == _plain(value) for key, value in told.items()):
             open_ = [key for key in unknowable if key in node and _last(key) not in AS_PUBLISHED]
             overrides = {key: node[key] for key in open_} | overrides
@@ -176,6 +186,15 @@ def _flat_node(node: DictConfig) -> dict[str, Any]:
         elif key != "_target_":
             result[key] = value
     return result
+
+
+def _experiment() -> str | None:
+    """The recipe that was chosen, if any."""
+    return HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
+
+
+def _sizes(arguments: dict[str, Any]) -> str:
+    return " ".join(f"{key}={_shown(value)}" for key, value in arguments.items())
 
 
 def _last(name: str) -> str:

@@ -19,6 +19,8 @@ _KEPT = ("hydra.job.name=", "hydra.output_subdir=")  # appended by Lightning for
 # Folders that tell the time of a run or its number in a sweep, and names that the files of any training have.
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d|\d+$")
 _GENERIC = re.compile(r"(best|last|latest|epoch|step|model|checkpoint)([_=-].*)?$")
+# Modes of motions alone, which ask the checkpoint and no `task=`.
+_OF_MOTION = ("switch", "control", "inbetween", "zero_shot")
 _LAUNCHER_IDS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID")
 
 
@@ -120,6 +122,11 @@ def standing(status: Mapping[str, Any]) -> str:
     return "lost" if state == "running" and alive(status) is False else state
 
 
+def run_task(task: str, mode: str) -> str:
+    """Folder of the runs of a task; a mode that is of one task alone goes by it, whatever `task` defaults to."""
+    return "prediction" if mode in _OF_MOTION else task
+
+
 def run_name(experiment: str | None, model: str, dataset: str, checkpoint: str | None = None) -> str:
     """Folder name of a run: its experiment, the checkpoint it looks at, or model and dataset."""
     if experiment and experiment not in ("null", "None"):
@@ -185,6 +192,7 @@ def register_resolvers() -> None:
     for name, function in (
         ("kinema.stamp", stamp),
         ("kinema.run_name", run_name),
+        ("kinema.run_task", run_task),
         ("kinema.log_name", log_name),
         ("kinema.cache_dir", cache_dir),
         ("kinema.terminal", terminal),

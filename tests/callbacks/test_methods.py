@@ -14,6 +14,7 @@ from kinema.callbacks.figures import Figures
 from kinema.callbacks.report import RunReport
 from kinema.protocols.methods import methods
 from kinema.protocols.report import Report
+from kinema.tasks.sampling import steps_of
 from tests.data.motions import module, positions, write
 from tests.tasks import lifters
 from tests.tasks.test_prediction import task
@@ -43,8 +44,9 @@ def test_every_variant_stands_in_one_table(tmp_path: Path, capsys: pytest.Captur
         for name in ("apd", "ade", "fde", "mmade", "mmfde", "cmd"):
             assert float(row[name]) == pytest.approx(metrics[f"{prefix}/{name}"]), (prefix, name)
     assert [row["samples"] for row in rows] == ["3", "1", "3"]
+    assert [row["steps"] for row in rows] == [str(task().sampling.ddim_timesteps), "", ""]
     assert float(rows[1]["apd"]) == 0 < float(rows[2]["apd"])
-    assert "test: per method" in printed and "| nearest | 3 |" in (tmp_path / "methods.md").read_text()
+    assert "test: per method" in printed and "| nearest |  | 3 |" in (tmp_path / "methods.md").read_text()
     page = Tree((tmp_path / "report.html").read_text())
     assert [one["id"] for one in page.named("h2")][:2] == ["methods", "test"]
     drawn = sorted(path.name for path in (tmp_path / "figures").rglob("*.png"))
@@ -64,10 +66,12 @@ def test_the_official_files_are_of_the_network_and_grow(tmp_path: Path, capsys: 
 
 def test_without_training_data_there_are_dashes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     contents = {subject: trials for subject, trials in positions().items() if subject == "S9"}
-    evaluated(tmp_path, capsys, contents)
+    printed = evaluated(tmp_path, capsys, contents)
+    assert "test/zero_velocity: per action" in printed
+    assert "test/nearest: per action" not in printed, "a table of dashes alone tells nothing"
     lines = (tmp_path / "methods.md").read_text().splitlines()
     nearest = next(line for line in lines if line.startswith("| nearest"))
-    assert [cell.strip() for cell in nearest.split("|")[4:-1]] == ["-"] * 7
+    assert [cell.strip() for cell in nearest.split("|")[5:-1]] == ["-"] * 7
     assert not (tmp_path / "figures" / "test_nearest").exists()
     network = next(line for line in lines if line.startswith("| SMRNet"))
     assert network.count("| - |") == 1, "the mean motion of the actions is not known"
@@ -98,3 +102,17 @@ def test_a_chosen_name_stands_for_the_first_variant() -> None:
     assert table.tables["method"] == [
         {"method": "mine", "ade": 1.0, "fid_cmu": None}, {"method": "other", "ade": 2.0, "fid_cmu": 3.0},
     ]  # fmt: skip
+
+
+def test_steps_are_told_of_what_samples() -> None:
+    report = Report("prediction", version=1, scalars={"ade": 1.0}, summary={"ade": 1.0})
+    named = {"test": report, "test/fast": report, "test/nearest": report}
+    network = task(variants={"plain": {}, "fast": {"ddim_timesteps": 2}, "nearest": {"baseline": "nearest"}})
+    steps = steps_of(network)
+    assert steps == {"test": network.sampling.ddim_timesteps, "test/fast": 2}
+    table = methods(named, "mine", steps)
+    assert table is not None
+    assert [row.get("steps") for row in table.tables["method"]] == [network.sampling.ddim_timesteps, 2, None]
+    table = methods({"test": report, "test/mine": report}, "nearest", {"test/mine": 5})
+    assert table is not None
+    assert "| nearest | - |" in table.to_markdown() and "| mine | 5 |" in table.to_markdown()

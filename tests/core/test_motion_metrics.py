@@ -116,7 +116,45 @@ def test_any_rows_in_any_order_give_the_numbers_of_their_windows(rows: list[int]
     ):
         torch.testing.assert_close(mine, all_[picks], equal_nan=True)
     reference = motion_metrics.group_apd(futures, group)
-    assert torch.equal(motion_metrics.group_apd(futures, group, picks), reference[picks])
+    # Some of the groups may be summed in another way than all of them.
+    torch.testing.assert_close(motion_metrics.group_apd(futures, group, picks), reference[picks], rtol=1e-12, atol=0)
+
+
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Pairs of every call that measures distances."""
+    pairs: list[int] = []
+    pdist, cdist = torch.pdist, torch.cdist
+    monkeypatch.setattr(torch, "pdist", lambda x: (pairs.append(len(x) * (len(x) - 1) // 2), pdist(x))[1])
+    monkeypatch.setattr(
+        torch, "cdist", lambda x, y, **options: (pairs.append(len(x) * len(y)), cdist(x, y, **options))[1]
+    )
+    return pairs
+
+
+@pytest.mark.parametrize("memory", [2**26, 8 * 40 * 7])
+@pytest.mark.parametrize("apart", [0.0, 0.5])
+def test_the_diversity_of_still_people_is_measured_once(
+    monkeypatch: pytest.MonkeyPatch, apart: float, memory: int
+) -> None:
+    """Groups of nearly everybody, equal ones and different ones: not one pass over the pairs for each window."""
+    count = 40
+    poses, futures = apart * torch.arange(count)[:, None].double() / count, drawn(3, count, 3, 6)
+    group = motion_metrics.groups(poses, 0.305)
+    expected = [slow_apd(futures[members]) for members in lists(group)]
+    assert len({tuple(members) for members in lists(group)}) == (31 if apart else 1)
+    monkeypatch.setattr(motion_metrics, "_MEMORY", memory)
+    pairs = measured(monkeypatch)
+    found = motion_metrics.group_apd(futures, group)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert sum(pairs) <= count**2
+
+
+def test_small_groups_measure_their_own_pairs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    futures, group = drawn(3, 40, 3, 6), motion_metrics.groups(torch.arange(40)[:, None], 1.5)
+    pairs = measured(monkeypatch)
+    found = motion_metrics.group_apd(futures, group)
+    assert sum(pairs) == 38 * 3 + 2
+    np.testing.assert_allclose(found, [slow_apd(futures[members]) for members in lists(group)], rtol=1e-9)
 
 
 def test_large_groups_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

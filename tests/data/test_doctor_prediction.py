@@ -207,6 +207,21 @@ def test_bvh_files_are_examined_and_a_faulty_one_does_not_hide_the_others(tmp_pa
     assert "contents: 3 sequences, 480 frames" in texts(findings, "ok") and "axes: z points up" in texts(findings, "ok")
 
 
+@pytest.mark.parametrize(
+    ("in_file", "sides", "advised"),
+    [("right", "correct", "as_is"), ("exchanged", "as_is", "correct"), ("exchanged", "published", "correct")],
+)
+def test_sides_of_retargeted_motion_are_advised_by_their_option(
+    in_file: str, sides: str, advised: str, tmp_path: Path
+) -> None:
+    clips = np.stack([walk(seed, 160) for seed in range(3)])
+    np.save(tmp_path / "amass_retargeted.npy", clips if in_file == "right" else clips[:, :, H36M.flip_index])
+    faults = texts(examined(tmp_path, "amass_motion", reader_options__sides=sides), "fault")
+    assert "left and right: knees bend backward" in faults and f"dataset.reader_options.sides={advised}" in faults
+    findings = examined(tmp_path, "amass_motion", reader_options__sides=advised)
+    assert "left and right: knees bend forward" in texts(findings, "ok")
+
+
 def test_the_mode_exits_with_the_first_fault(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = config(root)
     OmegaConf.update(settings, "input", None)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kinema.core.skeleton import skeleton
+from kinema.core.skeleton import Skeleton, skeleton
 from kinema.data.input_motion import InputMotion, Reading, motions, sources
 from kinema.errors import ConfigError, DataError
 from tests.data.motion_layouts import walk
@@ -98,6 +100,80 @@ def test_a_lying_body_is_told_with_the_axis_that_would_make_it_stand(
     assert "predict.up=-y" in caplog.text
 
 
+def test_an_end_may_be_one_pose(tmp_path: Path) -> None:
+    np.save(tmp_path / "end.npy", WALK[3])
+    np.savez(tmp_path / "end.npz", pose=WALK[3], joints=np.array(BODY.joints))
+    np.save(tmp_path / "relative.npy", WALK[3, 1:] - WALK[3, 0])
+    for name, expected in (("end.npy", WALK[3]), ("end.npz", WALK[3]), ("relative.npy", WALK[3] - WALK[3, 0])):
+        (found,) = motions(tmp_path / name, "end", BODY, 50.0, Reading(), still=True)
+        np.testing.assert_allclose(found.pose, expected[None], atol=1e-6)
+        with pytest.raises(DataError, match=r"\(frames, joints, 3\)"):  # a history is no single pose
+            one(tmp_path / name)
+
+
+def y_up(pose: np.ndarray) -> np.ndarray:
+    return np.stack([pose[..., 0], pose[..., 2], -pose[..., 1]], -1)
+
+
+@pytest.mark.parametrize(
+    ("change", "fps", "sentence"),
+    [
+        (lambda x: x[::6], None, r"it moves \d+ times faster than people at 50 frames .* predict\.fps=\d+ perhaps"),
+        (lambda x: x[::6], 50.0, r"it moves \d+ times faster than people at 50 frames per second"),
+        (lambda x: x.repeat(4, 0), None, r"75 % of the frames equal the one before: .* predict\.fps=12\.5"),
+        (y_up, None, r"with z up the body lies on its side: predict\.up=y would make it stand"),
+        (lambda x: x * (1, -1, -1), None, "with z up the body stands on its head"),
+        (lambda x: x[:, BODY.flip_index], None, r"knees bend backward: .*predict\.exchange_sides"),
+    ],
+    ids=["fast", "fast as stated", "repeated", "y up", "upside down", "sides"],
+)
+def test_what_is_no_motion_of_people_is_told_once_for_a_file(
+    change: Callable[[np.ndarray], np.ndarray], fps: float | None, sentence: str, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    clips = np.stack([change(walk(seed, 150).astype(np.float64)) for seed in range(3)])
+    np.save(tmp_path / "clips.npy", clips)
+    assert len(read(tmp_path / "clips.npy", Reading(fps=fps))) == 3
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(told) == 1 and re.search(f"clips.npy: {sentence}", told[0])
+
+
+def test_motion_of_people_is_taken_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, pose in (("walk", WALK), ("still", np.repeat(WALK[:1], 1, 0)), ("slow", WALK[::2])):
+        np.savez(tmp_path / f"{name}.npz", pose3d=pose, fps=25.0 if name == "slow" else 50.0)
+        one(tmp_path / f"{name}.npz")
+    np.savez(tmp_path / "y.npz", pose3d=y_up(WALK), fps=50.0)
+    np.testing.assert_allclose(one(tmp_path / "y.npz", Reading(up="y")), WALK, atol=1e-6)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_an_unknown_rate_is_told_once_for_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    np.save(tmp_path / "clips.npy", np.stack([WALK] * 3))
+    with caplog.at_level(logging.INFO):
+        read(tmp_path / "clips.npy")
+    assert caplog.text.count("does not say its frames per second") == 1
+
+
+def test_sides_of_the_published_retargeting_are_put_right(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    exchanged = WALK[:, BODY.flip_index]
+    for name in ("amass_retargeted", "mine"):
+        np.save(tmp_path / f"{name}.npy", exchanged[None])
+    np.testing.assert_allclose(one(tmp_path / "amass_retargeted.npy"), WALK, atol=1e-6)
+    np.testing.assert_allclose(one(tmp_path / "mine.npy", Reading(exchange_sides=True)), WALK, atol=1e-6)
+    assert "knees" not in caplog.text
+    for name, reading in (("amass_retargeted", Reading(exchange_sides=False)), ("mine", Reading())):
+        caplog.clear()
+        np.testing.assert_allclose(one(tmp_path / f"{name}.npy", reading), exchanged, atol=1e-6)
+        assert "knees bend backward" in caplog.text and "predict.exchange_sides" in caplog.text
+
+
+def test_sides_that_a_skeleton_has_not_are_not_exchanged(tmp_path: Path) -> None:
+    np.save(tmp_path / "arm.npy", np.cumsum(np.full((20, 3, 3), 0.3), 1))
+    arm = Skeleton.from_parents([-1, 0, 1], None)
+    with pytest.raises(ConfigError, match=r"no left and right joints\. Leave predict\.exchange_sides out"):
+        motions(tmp_path / "arm.npy", "arm", arm, 50.0, Reading(exchange_sides=True))
+
+
 def test_holes_and_other_shapes_are_refused(tmp_path: Path) -> None:
     holed = WALK.copy()
     holed[7, 3] = np.nan
@@ -123,6 +199,7 @@ def test_options_are_checked() -> None:
         ({"up": "x"}, "predict.up"),
         ({"fps": 0.0}, "predict.fps"),
         ({"unit": "feet"}, "predict.unit"),
+        ({"exchange_sides": "yes"}, "predict.exchange_sides"),
     ):
         with pytest.raises(ConfigError, match=sentence):
             Reading(**reading)

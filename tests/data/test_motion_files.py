@@ -14,11 +14,11 @@ from kinema.data.motion_files import (
     action_of,
     find,
     motion_row,
-    own_skeleton,
     place,
     resampled,
     upright,
 )
+from kinema.data.motion_rows import own_skeleton
 from kinema.errors import ConfigError, DataError
 from tests.data.motion_layouts import walk
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from kinema.core.motion_features import to_features, to_joints
 from kinema.core.skeleton import skeleton
+from kinema.data import motion_windows
 from kinema.data.motion_orders import Published, balanced_sequences
 from kinema.data.motion_windows import counts, every, published
 from kinema.data.prediction import PredictionDataModule
@@ -169,6 +171,22 @@ def test_training_windows_are_the_motion_of_the_training_sequences(root: Path) -
     assert np.array_equal(found.numpy(), np.stack(expected))
     few = module(root).training_windows(3, limit=4)
     assert few is not None and len(few) == 4
+
+
+def test_training_windows_are_gathered_into_one_array(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts, alive = module(root).training_windows(3), [], []
+
+    def watched(pose: torch.Tensor, root: int) -> torch.Tensor:
+        alive.append(sum(part() is not None for part in parts))
+        made = to_features(pose, root)
+        parts.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(motion_windows, "_TOGETHER", 2)
+    monkeypatch.setattr(motion_windows, "to_features", watched)
+    found = module(root).training_windows(3)
+    assert whole is not None and found is not None and torch.equal(found, whole)
+    assert len(parts) > 3 and max(alive) <= 1  # the one before, until its name is given to the next
 
 
 def test_mean_motion_is_measured_by_action_or_published(root: Path) -> None:

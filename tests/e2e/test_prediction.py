@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from kinema import cli
+from kinema.tasks.prediction import PredictionTask
 from tests.data.motion_layouts import walk
 from tests.e2e.motion_files import NETWORK, RUN, TASK, data, save
 from tests.e2e.running import in_process, metrics, run
@@ -57,6 +64,28 @@ def test_training_leaves_a_judged_network(home: Path) -> None:
 def test_a_test_of_its_checkpoint_gives_the_same_numbers() -> None:
     in_process(*EVALUATION, "hydra.run.dir=again")
     assert judged("again") == judged("whole")
+
+
+def test_sigterm_ends_a_test_inside_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    went_on = []
+
+    @functools.wraps(PredictionTask.predict)
+    def predict(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+        went_on.append("sampling")
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(PredictionTask, "predict", predict)
+    monkeypatch.setattr("sys.argv", ["run.py", *EVALUATION, "hydra.run.dir=stopped"])
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 143 and not went_on
+    status = json.loads(Path("stopped", "status.json").read_text())
+    assert (status["status"], status["reason"]) == ("interrupted", "SIGTERM")
+    assert "resume=auto" in status["resume"]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_an_interrupted_training_ends_where_it_would_have_ended(home: Path) -> None:

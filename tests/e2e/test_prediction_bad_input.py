@@ -314,3 +314,49 @@ def test_a_lifting_checkpoint_predicts_no_motion(clean: Path, here: Path) -> Non
     for mode in ("switch", "control", "zero_shot"):
         with pytest.raises(KinemaError, match=r"was trained for task=lifting.*checkpoint of task=prediction"):
             as_trained.for_prediction(configured(clean, f"mode={mode}", f"ckpt={path}"))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "sentence"),
+    [
+        ("smrnet/h36m", "experiment=smrnet/h36m is of smrnet, but {path} holds a humanmac"),
+        ("humanmac/h36m", "{path} holds a humanmac of kept_coeffs=6 "),
+        (None, None),
+    ],
+)
+def test_a_file_that_is_not_of_the_recipe_is_told(
+    experiment: str | None, sentence: str | None, network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["mode=describe", "describe.runs=1", f"ckpt={network}"]
+    lines = told(capsys, *words, *([] if experiment is None else [f"experiment={experiment}"])).splitlines()
+    warned = [line for line in lines if line.endswith("its numbers are not those of the recipe")]
+    assert len(warned) == (sentence is not None)
+    assert sentence is None or sentence.format(path=network) in warned[0]
+    if experiment == "humanmac/h36m":
+        assert "experiment=humanmac/h36m has kept_coeffs=20 " in warned[0]
+
+
+def test_a_key_of_another_task_names_the_task(
+    network: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {}
+    for word in ("task.num_samples=5", "task.validation.num_samples=5", "task.num_smaples=5"):
+        monkeypatch.setattr("sys.argv", ["run.py", "mode=test", f"ckpt={network}", word])
+        with pytest.raises(SystemExit):
+            cli.main()
+        said[word] = capsys.readouterr().err
+    for word in list(said)[:2]:
+        assert "of another task: add task=prediction." in said[word] and "Did you mean" not in said[word]
+    assert "Did you mean num_samples" in said["task.num_smaples=5"]
+
+
+@pytest.mark.parametrize(("words", "folder"), [
+    (["mode=switch"], "prediction"), (["mode=zero_shot"], "prediction"), (["mode=render"], "lifting"),
+])  # fmt: skip
+def test_modes_of_motion_write_below_prediction(
+    words: list[str], folder: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["run.py", *words, "ckpt=none.ckpt"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert [path.name for path in Path("outputs").iterdir()] == [folder]

@@ -67,6 +67,14 @@ def test_predictions_begin_with_the_history_and_differ(tmp_path: Path, network: 
     assert len(list((tmp_path / "run" / "predictions").glob("*.png"))) == 2
 
 
+def test_samples_of_no_body_are_told(tmp_path: Path, network: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(tmp_path, "control", network, "motion.parts=[head]")
+    assert "the network does not belong" not in caplog.text
+    noise = trained(tmp_path / "noise.ckpt", "task.prediction=noise")
+    run(tmp_path, "control", noise, "motion.parts=[head]")
+    assert "Samples reach" in caplog.text and "the network does not belong to this data" in caplog.text
+
+
 def test_samples_are_those_that_the_test_judges(tmp_path: Path, network: Path) -> None:
     found = run(tmp_path, "predict", network, "motion.windows=[1]")
     (arrays,) = found.values()
@@ -94,6 +102,17 @@ def test_control_moves_the_given_joints_as_they_really_did(tmp_path: Path, netwo
         assert apart[:, others].mean() > 0.1 * spread
 
 
+def test_the_table_of_control_tells_the_pictures_apart(
+    tmp_path: Path, network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("motion.parts=[right_leg,[left_wrist,head]]", "motion.windows=[S9/walk/0]", "motion.num_samples=1")
+    run(tmp_path, "control", network, *words)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "S9/walk, frame 0" in line]
+    assert [next(part for part in ("right_leg", "left_wrist+head") if part in line) for line in lines] == [
+        "right_leg", "left_wrist+head",
+    ]  # fmt: skip
+
+
 def away(arrays: dict[str, np.ndarray], pose: np.ndarray) -> float:
     """Mean distance of a joint from given last frames, metres."""
     return float(np.linalg.norm(arrays["samples"][:, -len(pose) :] - pose, axis=-1).mean())
@@ -113,7 +132,7 @@ def test_a_switch_ends_like_its_target(tmp_path: Path, network: Path) -> None:
 
 def test_an_end_of_a_file_is_reached(tmp_path: Path, network: Path) -> None:
     pose = walk(7, 1)
-    np.save(tmp_path / "end.npy", pose)
+    np.save(tmp_path / "end.npy", pose[0])  # one pose (17, 3)
     pose = np.repeat(pose - pose[:, :1], 6, 0)
     windows = "motion.windows=[S9/walk/0,S9/kick/3]"
     words = (f"motion.target={tmp_path / 'end.npy'}", "motion.end_frames=6", windows)

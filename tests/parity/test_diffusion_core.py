@@ -153,14 +153,13 @@ class _Run:
         text = (self.case.path / "README.md").read_text()
         named = re.search(r"Weights: (\S+\.pt)", text)
         assert named, "the README names no weights"
-        path = (self.case.path / named[1]).resolve()
+        folder, _, name = named[1].rpartition("/")
         heads = re.search(r"num_heads=(\d+)", text)
-        if path.parent == self.case.path:
-            self.case.file(path.name)
+        if not folder:
             assert heads, "the README names no number of heads"
-            return kinema.load(path, num_heads=int(heads[1])).eval()
-        sibling = Case(path.parent)
-        return kinema.load(path, num_heads=sibling.json()["num_heads"]).eval()
+            return kinema.load(self.case.file(name), num_heads=int(heads[1])).eval()
+        sibling = Case((self.case.path / folder).resolve())
+        return kinema.load(sibling.path / name, num_heads=sibling.json()["num_heads"]).eval()
 
     def condition(self) -> Tensor:
         """Coefficients of the padded history, (W, n, F), checked against the file."""

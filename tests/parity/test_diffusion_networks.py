@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -24,10 +25,11 @@ pytestmark = pytest.mark.parity
 FAMILIES: dict[str, type[nn.Module]] = {"smrnet": SMRNet, "humanmac": HumanMAC}
 
 
-def ours(config: dict[str, Any]) -> dict[str, Any]:
-    """Official constructor values under our names; HumanMAC calls its coefficients frames."""
+def ours(config: dict[str, Any], family: str) -> dict[str, Any]:
+    """Official constructor values under our names, and nothing else; HumanMAC calls its coefficients frames."""
     names = {**OFFICIAL_NAMES, "num_frames": "kept_coeffs"}
-    return {names.get(name, name): value for name, value in config.items() if name != "seed"}
+    values = {names.get(name, name): value for name, value in config.items()}
+    return {name: values[name] for name in inspect.signature(FAMILIES[family]).parameters if name in values}
 
 
 def tolerance(case: Case) -> float:
@@ -55,7 +57,7 @@ def by_rule(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, Tensor]:
 
 def network(case: Case, family: str) -> Any:
     """The network of a case: from its checkpoint file, or with weights by the rule."""
-    arguments = ours(case.json())
+    arguments = ours(case.json(), family)
     open_ = {name: arguments[name] for name in FAMILIES[family].unknowable if name in arguments}
     files = [path.name for path in case.path.iterdir() if path.suffix in (".pt", ".pth")]
     if files:

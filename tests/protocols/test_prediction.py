@@ -256,3 +256,14 @@ def test_predictions_of_another_shape_are_refused() -> None:
 
 def test_names_of_scalars_are_known_ahead() -> None:
     assert set(PredictionProtocol.scalars) == {*PUBLISHED, *FURTHER}
+
+
+def test_samples_that_are_no_bodies_are_told() -> None:
+    made = windows()
+    values = samples(made)
+    assert "the network does not belong" not in judged(made, values).note
+    report = judged(made, values * 40)
+    assert "Samples reach" in report.note and report.note.endswith("not trained.")
+    table = methods({"test": report}, "x")
+    assert table is not None and "the network does not belong" in table.to_markdown()
+    assert not judged(made, torch.full_like(values, float("nan"))).note

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import pytest
+from scripts import table
 
 from kinema.results import costs, registry
 
@@ -38,3 +42,20 @@ def test_counts_are_those_of_the_formulas_and_of_the_notes(cost: registry.CostSp
     assert other["MMAC without condition"] == pytest.approx(390.66 if depth == 8 else 99.93, abs=0.01)
     assert any("SMRNet against HumanMAC" in note and "fewer parameters" in note for note in made.notes)
     assert any("36.13 %" in note for note in made.notes)
+
+
+@pytest.mark.parametrize("name", [cost.set for cost in REGISTRY.costs])
+def test_the_command_prints_the_tables_where_nothing_is_at_hand(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [f"--{option}={tmp_path / 'none'}" for option in ("data", "checkpoints", "runs")]
+    assert table.main([name, *folders, f"--output={tmp_path / 'tables'}"]) == 0
+    assert "SMRNet against HumanMAC" in capsys.readouterr().out
+    with (tmp_path / "tables" / f"{name}.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    metrics = list(REGISTRY.of_set(name)[0].columns)
+    (empty,) = [row for row in rows if row["system"] == "SMRNet" and row["values"] != "counted"]
+    assert not any(empty[metric] for metric in metrics) and "could not be obtained" in empty["notes"]
+    counted = [row for row in rows if row["values"] == "counted"]
+    assert [row["system"] for row in counted] == ["SMRNet", "HumanMAC"]
+    assert all(float(row[column]) > 0 for row in counted for column in costs.COLUMNS)

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from kinema.composition import compose, quieten_lightning
 from kinema.core import baselines, diffusion
-from kinema.core.heading import turn
+from kinema.core.heading import heading, turn
 from kinema.core.skeleton import Skeleton, skeleton
 from kinema.core.spec import DataSpec
 from kinema.data.prediction import PredictionDataModule
 from kinema.errors import ConfigError
+from kinema.inference import motion_baselines
 from kinema.inference.motion_baselines import MotionBaselines, hips_of
 from kinema.models.humanmac import HumanMAC
 from kinema.models.smrnet import SMRNet
@@ -251,6 +252,41 @@ def test_nearest_neighbours_do_not_depend_on_headings() -> None:
     assert not torch.allclose(random, found)
 
 
+def test_baselines_read_training_windows_in_parts_and_keep_their_histories_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    candidates, items = batch(30, first=50)["motion"], batch()
+    before = candidates.clone()
+    history, ids = items["motion"][:, :HISTORY], torch.arange(4)
+    names = [("nearest", True), ("nearest", False), ("random_futures", True)]
+
+    def found(made: MotionBaselines) -> list[Tensor]:
+        return [made(name, history, 5, ids, align=align) for name, align in names]
+
+    turned = turn(candidates, -heading(candidates[:, HISTORY - 1].unflatten(-1, (-1, 3)), hips_of(BODY)))
+    angle = heading(history[:, -1].unflatten(-1, (-1, 3)), hips_of(BODY))
+    whole = MotionBaselines(HISTORY, HORIZON, hips_of(BODY), candidates, 0)
+    expected = turn(baselines.nearest(turn(history, -angle), turned, 5, fade=10.0), angle)
+    torch.testing.assert_close(found(whole)[0], expected, atol=1e-6, rtol=0)
+    assert torch.equal(candidates, before)
+    largest: list[int] = []
+
+    def watched(motion: Tensor, angle: Tensor) -> Tensor:
+        largest.append(motion.numel())
+        return turn(motion, angle)
+
+    monkeypatch.setattr(motion_baselines, "turn", watched)
+    monkeypatch.setattr(motion_baselines, "_MEMORY", 4 * 6 * (1 + HORIZON) * FEATURES)
+    parts = MotionBaselines(HISTORY, HORIZON, hips_of(BODY), candidates, 0)
+    for one, other in zip(found(parts), found(whole), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+    # One window's futures at a time, of 4; histories in parts, of 30.
+    assert max(largest) <= 6 * (1 + HORIZON) * FEATURES < candidates.numel()
+    kept = [value for value in vars(parts).values() if isinstance(value, Tensor)]
+    assert [value.data_ptr() for value in kept] == [candidates.data_ptr()]
+    assert {tuple(known.shape) for known in parts._known.values()} == {(30, HISTORY, FEATURES)}
+
+
 def test_few_training_windows_give_few_futures_and_none_give_nan(caplog: pytest.LogCaptureFixture) -> None:
     history, ids = batch()["motion"][:, :HISTORY], torch.arange(4)
     few = MotionBaselines(HISTORY, HORIZON, hips_of(BODY), batch(2, first=9)["motion"], 0)
@@ -291,9 +327,10 @@ def test_training_validates_cheaply_and_a_test_compares_all_variants(
     running.fit(made, datamodule=data)
     assert made.reports["val"].summary["samples"] == 2
     running.test(made, datamodule=data, verbose=False)
-    assert list(made.reports) == ["test", "test/half", "test/zero_velocity", "test/nearest", "test/fast"]
+    names = ["test", "test/half", "test/zero_velocity", "test/nearest", "test/fast", "test/ddim"]
+    assert list(made.reports) == names
     found = {(report.scalars["ade"], report.scalars["apd"]) for report in made.reports.values()}
-    assert len(found) == 5
+    assert len(found) == 6
     assert made.reports["test"].summary["samples"] == 3
     assert made.reports["test/zero_velocity"].scalars["apd"] == 0
 
@@ -335,7 +372,14 @@ def test_a_faster_sampler_is_tested_beside_the_published_one() -> None:
     assert made.variants == {"default": {}, "ddim": {"sampler": "ddim", "ddim_timesteps": 100}}
     named = task(variants={"fast": {"sampler": "fixed_known"}, "nearest": {"baseline": "nearest"}, "none": None})
     assert list(named.variants) == ["fast", "nearest", "ddim"]
-    assert list(task(variants=VARIANTS).variants) == list(VARIANTS)
+    # Steps of its own are not the published ones, a tenth of the noise steps.
+    quick = task(variants=VARIANTS, noise_steps=1000, ddim_timesteps=20)
+    assert list(quick.variants) == [*VARIANTS, "ddim"] and quick.variants["ddim"]["ddim_timesteps"] == 100
+    assert list(task(variants=VARIANTS, noise_steps=1000, ddim_timesteps=100).variants) == list(VARIANTS)
+    listed = {"fast": VARIANTS["fast"], "ddim": {"ddim_timesteps": 20}}
+    assert list(task(variants=listed, noise_steps=1000).variants) == ["fast", "ddim", "ddim_100"]
+    slow = {name: VARIANTS[name] for name in ("default", "half", "nearest")}
+    assert list(task(variants=slow, noise_steps=1000, ddim_timesteps=20).variants) == list(slow)
 
 
 @pytest.mark.parametrize(

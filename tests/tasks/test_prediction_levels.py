@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from kinema.data.motion_windows import as_motion
 from kinema.data.prediction import PredictionDataModule
 from kinema.errors import ConfigError
 from kinema.models.motion_mlp import MotionMLP
+from kinema.tasks.prediction_checks import refuse_other_training
 from tests.data.motions import HISTORY, module, positions, write
 from tests.tasks.test_prediction import FEATURES, KEPT, batch, network, spec, task, trainer
 
@@ -156,3 +158,16 @@ def test_a_network_that_is_not_told_the_level_is_refused() -> None:
     other = task(network(), condition="history")
     with pytest.raises(ConfigError, match=r"task\.condition=coeffs"):
         other.check(other.signature, spec())
+
+
+def test_a_remedy_can_be_typed_into_a_shell() -> None:
+    trained = {"task": {"condition_noise": NOISE, "coeff_scale": [1.0, 2.0], "heading": True}}
+    source = SimpleNamespace(spec=None, config=trained)
+    for key, remedy in (
+        ("condition_noise", "'task.condition_noise={clean:0.25,unseen:0.1,highest:1.0}'"),
+        ("coeff_scale", "'task.coeff_scale=[1.0,2.0]'"), ("heading", "task.heading=true"),
+    ):  # fmt: skip
+        used = SimpleNamespace(model=SimpleNamespace(provenance=source), **{key: None})
+        with pytest.raises(ConfigError) as error:
+            refuse_other_training(used, [key], spec())
+        assert f"not null. Use {remedy}, or" in str(error.value)

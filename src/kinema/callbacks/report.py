@@ -17,6 +17,7 @@ from kinema.callbacks.page import report_page
 from kinema.files import write_atomic
 from kinema.protocols.methods import methods
 from kinema.protocols.report import Report
+from kinema.tasks.sampling import steps_of
 
 log = logging.getLogger(__name__)
 _SHOWN = ("val/mpjpe", "val/p_mpjpe", "val/top1", "val/top5")  # after a validation, where there
@@ -99,7 +100,7 @@ class RunReport(pl.Callback):
             suffix = "" if name == "test" else "_" + name.replace("/", "_")
             self._write(f"report{suffix}", report)
             # The first table is the one papers print; the others stand in report.md.
-            for table in report.to_rich(title=name)[:1]:
+            for table in [] if report.empty else report.to_rich(title=name)[:1]:
                 console.print(table)
             if name == "test":
                 self._write_official(report)
@@ -185,7 +186,7 @@ def _methods(task: Any) -> Report | None:
     first = next(iter(getattr(task, "variants", {})), "default")
     if first == "default":
         first = type(getattr(task, "model", task)).__name__
-    return methods(getattr(task, "reports", {}), first)
+    return methods(getattr(task, "reports", {}), first, steps_of(task))
 
 
 def matrices(report: Report) -> dict[str, str]:

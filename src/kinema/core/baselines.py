@@ -59,19 +59,38 @@ def nearest(history: Tensor, candidates: Tensor, num_samples: int, *, fade: floa
         (W, K, P, F).
     """
     frames = history.shape[1]
-    _check_count(candidates, num_samples)
-    known = candidates[:, :frames].flatten(1)
+    picks = nearest_rows(history, candidates[:, :frames], num_samples)
+    return continued(history, candidates[picks, frames - 1 :], fade)
+
+
+def nearest_rows(history: Tensor, known: Tensor, num_samples: int) -> Tensor:
+    """Rows of the nearest histories (M, H, F) for each of (W, H, F), nearest first: (W, K) int64."""
+    _check_count(known, num_samples)
+    known = known.flatten(1)
     rows = max(1, _MEMORY // (known.element_size() * len(known)))
     found = []
     for some in history.flatten(1).split(rows):
         distances = torch.cdist(some, known, compute_mode="donot_use_mm_for_euclid_dist")
         found.append(distances.topk(num_samples, largest=False, sorted=True).indices)
-    picks = torch.cat(found) if found else torch.empty(0, num_samples, dtype=torch.int64, device=history.device)
-    futures = candidates[picks, frames:]
+    return torch.cat(found) if found else torch.empty(0, num_samples, dtype=torch.int64, device=history.device)
+
+
+def continued(history: Tensor, motion: Tensor, fade: float | None) -> Tensor:
+    """Futures of other motions, as they are or going on from where a history ends.
+
+    Args:
+        history: (W, H, F).
+        motion: (W, K, 1 + P, F) from the last observed frame on.
+        fade: see `nearest`.
+
+    Returns:
+        (W, K, P, F).
+    """
+    futures = motion[:, :, 1:]
     if fade is None:
         return futures
     ahead = torch.arange(futures.shape[2], dtype=history.dtype, device=history.device)
-    gap = history[:, None, -1] - candidates[picks, frames - 1]  # (W, K, F)
+    gap = history[:, None, -1] - motion[:, :, 0]  # (W, K, F)
     return futures + gap[:, :, None] * torch.exp(-ahead / fade)[:, None]
 
 
@@ -92,13 +111,17 @@ def random_futures(
     """
     _check_count(candidates, num_samples)
     rows = torch.arange(len(history)) if ids is None else ids.cpu()
-    several = max(1, _MEMORY // (4 * len(candidates)))
-    picks = [
-        uniform(seed, 0, some, "random_futures", (len(candidates),)).topk(num_samples).indices
-        for some in rows.split(several)
-    ]
-    chosen = torch.cat(picks) if picks else torch.empty(0, num_samples, dtype=torch.int64)
+    chosen = random_rows(rows, len(candidates), num_samples, seed)
     return candidates[chosen.to(candidates.device), history.shape[1] :]
+
+
+def random_rows(ids: Tensor, count: int, num_samples: int, seed: int) -> Tensor:
+    """K different rows of `count`, for windows by their numbers (W,) on the CPU: (W, K) int64."""
+    several = max(1, _MEMORY // (4 * count))
+    picks = [
+        uniform(seed, 0, some, "random_futures", (count,)).topk(num_samples).indices for some in ids.split(several)
+    ]
+    return torch.cat(picks) if picks else torch.empty(0, num_samples, dtype=torch.int64)
 
 
 def _check_count(candidates: Tensor, num_samples: int) -> None:

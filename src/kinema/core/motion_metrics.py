@@ -169,6 +169,9 @@ def apde(diversity: Tensor, reference: Tensor) -> Tensor:
 def group_apd(futures: Tensor, group: Groups, rows: Tensor | None = None) -> Tensor:
     """`apd` of the true futures of each window's group.
 
+    Equal groups are measured once. Where others overlap so much that pairs would be measured many times (people who
+    hardly move), all pairs are measured once, and each group sums its own.
+
     Args:
         futures: (M, P, F).
         group: of M windows.
@@ -179,7 +182,45 @@ def group_apd(futures: Tensor, group: Groups, rows: Tensor | None = None) -> Ten
     """
     numbers = range(len(group.ptr) - 1) if rows is None else rows.tolist()
     spans = [group.flat[int(group.ptr[row]) : int(group.ptr[row + 1])] for row in numbers]
-    return torch.cat([apd(futures[members][None]) for members in spans]) if spans else futures.new_zeros(0)
+    if not spans:
+        return futures.new_zeros(0)
+    places: dict[bytes, int] = {}
+    which = [places.setdefault(members.numpy().tobytes(), len(places)) for members in spans]
+    first = {place: members for place, members in zip(reversed(which), reversed(spans), strict=True)}
+    distinct = [first[place] for place in range(len(places))]
+    used, sizes = torch.cat(distinct).unique(), [len(members) for members in distinct]
+    few = sum(size**2 for size in sizes) <= len(used) ** 2 and 8 * max(sizes) ** 2 <= _MEMORY
+    if few:
+        found = torch.cat([apd(futures[members][None]) for members in distinct])
+    else:
+        found = _mean_distances(futures[used], [torch.searchsorted(used, members) for members in distinct])
+    return found[which]
+
+
+def _mean_distances(futures: Tensor, lists: list[Tensor]) -> Tensor:
+    """`apd` of several lists of futures (M, P, F), every pair of futures measured once; (G,)."""
+    flat, device = futures.flatten(1), futures.device
+    middle = flat.mean(0).double()
+    several = max(1, _MEMORY // (8 * len(flat)))
+    total = torch.zeros(len(lists), dtype=torch.float64, device=device)
+    for first in range(0, len(flat), several):
+        last = min(first + several, len(flat))
+        block = flat[first:last].double() - middle
+        # In double precision a product of matrices keeps the digits, and is far faster.
+        distances = torch.cat([
+            torch.cdist(rows.double() - middle, block, compute_mode="use_mm_for_euclid_dist")
+            for rows in flat[first:].split(several)
+        ])  # fmt: skip
+        distances[: last - first].fill_diagonal_(0)
+        distances[last - first :] *= 2  # pairs with later ones come once, those inside the block both ways
+        for start in range(0, len(lists), several):
+            some = lists[start : start + several]
+            rows = torch.arange(len(some)).repeat_interleave(torch.tensor([len(members) for members in some]))
+            members = torch.zeros(len(some), len(flat), dtype=torch.float64, device=device)
+            members[rows.to(device), torch.cat(some).to(device)] = 1
+            total[start : start + several] += ((members[:, first:] @ distances) * members[:, first:last]).sum(1)
+    sizes = torch.tensor([len(members) for members in lists], dtype=torch.float64, device=device)
+    return (total / (sizes * (sizes - 1)).clamp_min(1)).to(futures)
 
 
 def motion_per_frame(samples: Tensor) -> Tensor:

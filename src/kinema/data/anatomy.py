@@ -143,7 +143,13 @@ def _correlation(sample: Sample, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def knee_direction(sample: Sample, skeleton: Skeleton) -> np.ndarray | None:
-    """How far the knees lie in front of the line from hip to ankle, summed, in units of the thigh: (S,).
+    """Mean of `knee_bend` in each sequence: (S,). None for skeletons without legs."""
+    bend = knee_bend(sample.pose3d, skeleton)
+    return None if bend is None else sample.mean(bend)
+
+
+def knee_bend(pose: np.ndarray, skeleton: Skeleton) -> np.ndarray | None:
+    """How far the knees of poses (M, J, 3) lie in front of the line from hip to ankle, in units of the thigh: (M,).
 
     Knees bend forward, and forward is left x up: a body whose coordinates are mirrored, or whose sides are exchanged,
     bends its knees backward. Near 0 for legs that stay straight. None for skeletons without legs.
@@ -151,7 +157,7 @@ def knee_direction(sample: Sample, skeleton: Skeleton) -> np.ndarray | None:
     wanted = ("left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "pelvis", "thorax")
     if any(name not in skeleton.joints for name in wanted):
         return None
-    joint = {name: sample.pose3d[:, skeleton.index(name)] for name in wanted}
+    joint = {name: pose[:, skeleton.index(name)] for name in wanted}
     forward = np.cross(joint["left_hip"] - joint["right_hip"], joint["thorax"] - joint["pelvis"])
     forward /= np.linalg.norm(forward, axis=-1, keepdims=True).clip(1e-9)
     bend = np.zeros(len(forward))
@@ -159,7 +165,7 @@ def knee_direction(sample: Sample, skeleton: Skeleton) -> np.ndarray | None:
         hip, knee, ankle = (joint[f"{side}_{name}"] for name in ("hip", "knee", "ankle"))
         thigh = np.linalg.norm(knee - hip, axis=-1).clip(1e-9)
         bend += ((knee - (hip + ankle) / 2) * forward).sum(-1) / thigh / 2
-    return sample.mean(bend)
+    return bend
 
 
 def reprojection(sample: Sample, skeleton: Skeleton, skeleton2d: Skeleton) -> np.ndarray:

@@ -94,7 +94,7 @@ def _examine_motion(data: PredictionDataModule) -> list[Finding]:
     findings += _splits(sequences, data)
     findings += _rates(sequences, data)
     about_bodies, metres = _body(Sample.of(sequences))
-    findings += about_bodies
+    findings += doctor_prediction.advised(about_bodies, data)
     if metres:
         findings += doctor_prediction.examine(sequences, data)
     findings += _cache(data)

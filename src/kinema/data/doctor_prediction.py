@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kinema.data import motion_checks
 from kinema.data.anatomy import Sample
 from kinema.data.findings import Finding, count, first, where
+from kinema.data.motion_checks import PACE, REPEATED, STANDING
 from kinema.data.sequences import Sequences
 from kinema.errors import ConfigError
 
 if TYPE_CHECKING:
     from kinema.data.prediction import PredictionDataModule
 
-# Speed in m/s of the fastest joint, seen from the root, that a sequence reaches in a tenth of its frames; the median
-# over sequences. On the CMU motions (walking, sports, dancing) it is 2.5, and 3.6 at most.
-PACE = (0.05, 8.0)
-# Share of frames equal to the one before, from which a recording was stretched by repeating.
-_REPEATED = 0.2
 # Distances from the root that differ by less, in metres, are the same pose.
 _SAME_POSE = 1e-4
 # Share of a sequence that is found in one of another split, from which it is a copy.
 _COPIED = 0.5
 _WHOLE = 0.9  # and from which, with an equal length, it is the very sequence
-# Cosine between z and the trunk of most people, from hips to shoulders, below which they do not stand along z.
-_STANDING = 0.5
-_TRUNK = (("left_hip", "right_hip"), ("left_shoulder", "right_shoulder"))
 # Where the trunk is unknown: how much farther bodies extend along another axis than along z.
 _LONGER = 1.3
 _MOST_FRAMES = 2_000_000  # that are compared across splits
@@ -49,6 +44,15 @@ def examine(sequences: Sequences, data: PredictionDataModule) -> Iterator[Findin
     yield from pace(sequences)
     yield from upward(sequences)
     yield from copies(sequences, data)
+
+
+def advised(findings: Iterable[Finding], data: PredictionDataModule) -> Iterator[Finding]:
+    """Findings about bodies, with the remedy of a reader that has an option for exchanged sides."""
+    advice = getattr(data.source.module, "advice", None)
+    for finding in findings:
+        if advice is not None and finding.severity == "fault" and finding.text.startswith("knees bend backward"):
+            finding = replace(finding, remedy=advice(data.source.options))
+        yield finding
 
 
 def stages(sequences: Sequences, data: PredictionDataModule) -> dict[str, np.ndarray]:
@@ -118,13 +122,10 @@ def _recorded(sequences: Sequences) -> Iterator[Finding]:
 
 def repeats(sequences: Sequences) -> Iterator[Finding]:
     """Frames that repeat the one before: a lower rate, stretched by copying."""
-    share = np.zeros(len(sequences))
-    for row in range(len(sequences)):
-        pose = sequences.sequence(row)["pose3d"]
-        if len(pose) > 1:
-            same = (pose[1:] == pose[:-1]).all((1, 2))
-            share[row] = same.mean()
-    rows = np.flatnonzero(share > _REPEATED)
+    share = np.array(
+        [motion_checks.repeated(sequences.sequence(row)["pose3d"]) for row in range(len(sequences))], np.float64
+    )
+    rows = np.flatnonzero(share > REPEATED)
     if len(rows):
         most = share[rows].max()
         yield Finding(
@@ -139,14 +140,8 @@ def pace(sequences: Sequences) -> Iterator[Finding]:
     body, fps = sequences.skeleton, sequences.table["fps"]
     if body is None or not np.isfinite(fps).all():
         return
-    speeds = []
-    for row in range(len(sequences)):
-        pose = np.asarray(sequences.sequence(row)["pose3d"], np.float64)
-        relative = pose - pose[:, [body.root]]
-        fastest = np.linalg.norm(np.diff(relative, axis=0), axis=-1).max(-1) * fps[row]
-        fastest = fastest[np.isfinite(fastest)]
-        if len(fastest):
-            speeds.append(float(np.quantile(fastest, 0.9)))
+    every = (motion_checks.pace(sequences.sequence(row)["pose3d"], body, fps[row]) for row in range(len(sequences)))
+    speeds = [speed for speed in every if speed is not None]
     if not speeds:
         return
     usual = float(np.median(speeds))
@@ -172,14 +167,12 @@ def upward(sequences: Sequences) -> Iterator[Finding]:
         return
     pose = sample.pose3d.astype(np.float64)
     remedy = "Say which axis of the files points up: dataset.reader_options.up=y, or turn the motion."
-    if {*_TRUNK[0], *_TRUNK[1]} <= set(body.joints):
-        hips, shoulders = (pose[:, [body.index(joint) for joint in pair]].mean(1) for pair in _TRUNK)
-        trunk = shoulders - hips
-        cosine = trunk[:, 2] / np.linalg.norm(trunk, axis=-1).clip(1e-9)
-        usual = float(np.median(cosine))
-        if usual <= -_STANDING:
+    trunk = motion_checks.trunks(pose, body)
+    if trunk is not None:
+        usual = float(np.median(trunk[:, 2]))
+        if usual <= -STANDING:
             yield Finding("fault", "axes", "z points down: most people stand on their heads", remedy)
-        elif usual < _STANDING:
+        elif usual < STANDING:
             yield Finding(
                 "warning", "axes", "most people lie, or z does not point up", f"Fine where they lie. {remedy}"
             )

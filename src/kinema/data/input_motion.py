@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kinema.core.skeleton import Skeleton
+from kinema.data import motion_checks
 from kinema.data.bvh import load
 from kinema.data.input_clips import LIFTED_CLIP, OWN_FOLDER, lifted
 from kinema.data.joint_map import joint_map
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 SUFFIXES = (".npy", ".npz", ".bvh")
 # What is read again of a file that these modes wrote, and what mode=predict puts before names of lifted motions.
 _OWN, _PREDICTED = ("truth", "history"), "pose3d/"
+# What HumanMAC's retargeting script writes: left joints in the slots of the right ones (docs/datasets/amass_motion.md).
+_EXCHANGED, _EXCHANGED_JOINTS = "amass_retargeted", 17
 # Files whose up is not z unless they are said to have another one.
 _UP = {".bvh": "y"}
 
@@ -50,11 +53,14 @@ class Reading:
         unit: m, cm, mm, or metres per unit; metres where nobody says.
         fps: frames per second of the files; those of the network where nobody says.
         up: z, y, or -y (camera axes: x right, y down, z away); z where nobody says, y in .bvh.
+        exchange_sides: whether left and right joints are exchanged; those of amass_retargeted.npy alone where nobody
+            says.
     """
 
     unit: str | float | None = None
     fps: float | None = None
     up: str | None = None
+    exchange_sides: bool | None = None
 
     def __post_init__(self) -> None:
         if self.up is not None and self.up not in AXES:
@@ -63,6 +69,8 @@ class Reading:
             raise ConfigError(f"predict.fps={self.fps} are no frames per second. Use predict.fps=50.")
         if self.unit is not None:
             _metres(self.unit)
+        if self.exchange_sides not in (None, True, False):
+            raise ConfigError(f"predict.exchange_sides={self.exchange_sides} is none of true, false and null.")
 
 
 @dataclass(frozen=True)
@@ -108,8 +116,10 @@ def _name(path: Path, root: Path) -> str:
     return name.as_posix()
 
 
-def motions(path: Path, name: str, skeleton: Skeleton, rate: float | None, reading: Reading) -> list[InputMotion]:
-    """Every motion of a file, in metres, z up, at the network's frame rate.
+def motions(
+    path: Path, name: str, skeleton: Skeleton, rate: float | None, reading: Reading, *, still: bool = False
+) -> list[InputMotion]:
+    """Every motion of a file, in metres, z up, at the network's frame rate; what seems wrong with it is warned of.
 
     Args:
         path: .npy (T, J, 3), without the root (T, J - 1, 3), or several of them (M, T, J, 3); .npz with such an array
@@ -118,23 +128,38 @@ def motions(path: Path, name: str, skeleton: Skeleton, rate: float | None, readi
         skeleton: that the network was trained on.
         rate: frames per second that it was trained on; None = unknown, frames are taken as they are.
         reading: what the user says of the file.
+        still: one pose (J, 3) will do, as a motion of one frame.
 
     Raises:
         DataError: the file is damaged, has other joints, another unit, or holes.
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist. Give a file of 3D joints ({', '.join(SUFFIXES)}).")
-    reader = {".npy": _arrays, ".npz": _arrays, ".bvh": _bvh}.get(path.suffix.lower())
-    if reader is None:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise DataError(
             f"{path} is no motion that can be read: 3D joints lie in {', '.join(SUFFIXES)} files. Keypoints of images "
             "are lifted first (mode=lift)."
         )
-    found = reader(path, name, skeleton)
-    return [_prepared(raw, path, skeleton, rate, reading) for raw in found]
+    found = _bvh(path, name, skeleton) if suffix == ".bvh" else _arrays(path, name, skeleton, still)
+    up = reading.up or found[0].up or _UP.get(suffix, "z")
+    poses = [_upright(raw, path, skeleton, reading, up) for raw in found]
+    fps = reading.fps or found[0].fps
+    if fps is None and rate is not None and max(map(len, poses)) > 1:
+        log.info("%s does not say its frames per second: the network's %g are assumed (predict.fps)", path, rate)
+    if reading.exchange_sides is None and _exchanged(path, skeleton, reading):
+        log.info(
+            "%s: left and right are exchanged back, as HumanMAC's script leaves them (predict.exchange_sides)", path
+        )
+    for doubt in motion_checks.doubts(poses, skeleton, fps or rate, up):
+        log.warning("%s: %s", path, doubt)
+    if fps is not None and rate is not None:
+        poses = [resampled(pose, fps, rate) for pose in poses]
+    return [InputMotion(raw.name, pose.astype(np.float32)) for raw, pose in zip(found, poses, strict=True)]
 
 
-def _prepared(raw: _Raw, path: Path, skeleton: Skeleton, rate: float | None, reading: Reading) -> InputMotion:
+def _upright(raw: _Raw, path: Path, skeleton: Skeleton, reading: Reading, up: str) -> np.ndarray:
+    """(T, J, 3) metres with z up, left on the left, as fast as it was recorded."""
     pose = np.asarray(raw.pose, np.float64)
     missing = holes(pose)
     if missing.any():
@@ -144,16 +169,18 @@ def _prepared(raw: _Raw, path: Path, skeleton: Skeleton, rate: float | None, rea
             f"{skeleton.joints[int(missing[first].argmax())]}). Fill the gaps first; a history must be whole."
         )
     unit = (raw.unit or "m") if reading.unit is None else reading.unit
-    up = reading.up or raw.up or _UP.get(path.suffix.lower(), "z")
     pose = upright(pose * _metres(unit), up)
     _refuse_size(pose, path, unit)
-    _warn_of_axes(pose, path, skeleton, up)
-    fps = reading.fps or raw.fps
-    if fps is not None and rate is not None:
-        pose = resampled(pose, fps, rate)
-    elif rate is not None:
-        log.info("%s does not say its frames per second: the network's %g are assumed (predict.fps)", path, rate)
-    return InputMotion(raw.name, pose.astype(np.float32))
+    return pose[:, skeleton.flip_index] if _exchanged(path, skeleton, reading) else pose
+
+
+def _exchanged(path: Path, skeleton: Skeleton, reading: Reading) -> bool:
+    """Whether left and right joints of a file are exchanged before a network sees them."""
+    if reading.exchange_sides is None:
+        return path.stem == _EXCHANGED and len(skeleton) == _EXCHANGED_JOINTS
+    if reading.exchange_sides and not skeleton.left:
+        raise ConfigError(f"{skeleton.name} has no left and right joints. Leave predict.exchange_sides out.")
+    return reading.exchange_sides
 
 
 def _metres(unit: str | float) -> float:
@@ -191,31 +218,11 @@ def _refuse_size(pose: np.ndarray, path: Path, unit: str | float) -> None:
     )
 
 
-def _warn_of_axes(pose: np.ndarray, path: Path, skeleton: Skeleton, up: str) -> None:
-    """A body whose trunk lies most of the time probably stands along another axis."""
-    joints = skeleton.tables.get("prenormalise")
-    if joints is None:
-        return
-    lower, upper = joints["spine"]
-    trunk = np.median(pose[:, upper] - pose[:, lower], axis=0)
-    axis = int(np.abs(trunk).argmax())
-    if axis == 2 and trunk[2] > 0:
-        return
-    towards = f"{'-' if trunk[axis] < 0 else ''}{'xyz'[axis]}"
-    fitting = {("z", "y"): "y", ("z", "-y"): "-y", ("y", "z"): "-y", ("y", "-z"): "-y", ("-y", "-z"): "y"}.get(
-        (up, towards)
-    )
-    log.warning(
-        "%s: with z up the trunk of this body points along %s: it lies, or the axes are others%s",
-        path, towards, f" (predict.up={fitting})" if fitting else "",
-    )  # fmt: skip
-
-
-def _arrays(path: Path, name: str, skeleton: Skeleton) -> list[_Raw]:
+def _arrays(path: Path, name: str, skeleton: Skeleton, still: bool) -> list[_Raw]:
     """Motions of an .npy or .npz, with what is said of them: by the record of mode=lift, or beside predictions."""
     try:
         # Files that the modes of motion write are read again as the motion they were made of.
-        file = load_motions(path, _OWN if _is_own(path) else None)
+        file = load_motions(path, _OWN if _is_own(path) else None, still=still)
     except DataError as error:
         raise DataError(str(error).replace("dataset.reader_options.file_fps", "predict.fps")) from error
     record = lifted(path) if path.name == LIFTED_CLIP else None

@@ -52,21 +52,25 @@ class MotionFile:
             yield (inner if whole or len(inner.parts) > 1 else file / inner), pose
 
 
-def load_motions(path: Path, entries: Sequence[str] | None = None) -> MotionFile:
+def load_motions(path: Path, entries: Sequence[str] | None = None, *, still: bool = False) -> MotionFile:
     """Read a file.
 
     Args:
         path: of the .npz or .npy.
         entries: names of the entries that may hold the positions, the first one there being taken; None = all entries
             (T, J, 3) and (M, T, J, 3).
+        still: one pose (J, 3) will do, as a motion of one frame; in a .npz where there is nothing longer.
 
     Raises:
         DataError: it is damaged, or holds no positions.
     """
     if path.suffix.lower() == ".npy":
-        return MotionFile(_apart({"": load_array(path)}, path))
+        array = load_array(path)
+        return MotionFile(_apart({"": array[None] if still and _is_pose(array) else array}, path))
     arrays, pickled = _load(path)
     found = {name: array for name, array in arrays.items() if _is_motion(array)}
+    if still and not found:
+        found = {name: array[None] for name, array in arrays.items() if _is_pose(array)}
     if entries is not None:
         found = {name: found[name] for name in entries if name in found}
         found = dict(list(found.items())[:1])
@@ -107,6 +111,10 @@ def _load(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
 
 def _is_motion(array: np.ndarray) -> bool:
     return array.dtype.kind in "fiu" and array.ndim in (3, 4) and array.shape[-1] == 3
+
+
+def _is_pose(array: np.ndarray) -> bool:
+    return array.dtype.kind in "fiu" and array.ndim == 2 and array.shape[-1] == 3
 
 
 def _apart(arrays: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:

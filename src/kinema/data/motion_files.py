@@ -35,6 +35,9 @@ _SAME_RATE = 1e-3
 _FIELD = re.compile(r"\{(subject|trial|action|split)\}|(\*)")
 
 Made = TypeVar("Made", bound="MotionOptions")
+# A sequence in a file: its name as if it were a file of its own, its name in messages, and what makes its skeleton,
+# positions (T, J, 3) and frames per second, None where the file does not say.
+InFile = tuple[PurePosixPath, str, Callable[[], tuple[Skeleton, np.ndarray, float | None]]]
 
 
 @dataclass(frozen=True)
@@ -132,48 +135,6 @@ class Place:
     def label(self) -> str:
         """As messages and `drop` name a sequence."""
         return f"{self.subject}/{self.trial}"
-
-
-def own_skeleton(parents: Any, joints: Any, name: str) -> Skeleton:
-    """A skeleton from a list of parents and, by need, names.
-
-    Args:
-        parents: (J,) index of each joint's parent, -1 for the root.
-        joints: J names, or None.
-        name: where the list stands, for messages.
-
-    Raises:
-        DataError: the list is no tree, or has another length than the names.
-    """
-    try:
-        above = [int(parent) for parent in parents]
-    except (TypeError, ValueError):
-        raise DataError(
-            f"{name}: parents={parents} is no list of joint numbers. Write parents=[-1, 0, 1, ...]."
-        ) from None
-    count = len(above)
-    if joints is not None and len(joints) != count:
-        raise DataError(f"{name}: {len(joints)} joint names, but {count} parents. Give every joint one of each.")
-    roots = [joint for joint, parent in enumerate(above) if parent == -1]
-    if len(roots) != 1:
-        raise DataError(
-            f"{name}: {len(roots)} joints have the parent -1. Exactly one is the root; the others hang on it."
-        )
-    wrong = next((joint for joint, parent in enumerate(above) if not -1 <= parent < count), None)
-    if wrong is not None:
-        raise DataError(
-            f"{name}: joint {wrong} has the parent {above[wrong]}, but there are the joints 0 to {count - 1}. Count "
-            "joints from 0; the root has -1."
-        )
-    for joint in range(count):
-        at, steps = joint, 0
-        while above[at] >= 0 and steps <= count:
-            at, steps = above[at], steps + 1
-        if steps > count:
-            raise DataError(
-                f"{name}: joint {joint} is its own ancestor. Correct the list: every way up ends at the root."
-            )
-    return Skeleton.from_parents(above, None if joints is None else [str(joint) for joint in joints])
 
 
 def upright(pose: np.ndarray, up: str) -> np.ndarray:
@@ -391,16 +352,52 @@ def motion_store(rows: Sequence[Mapping[str, Any]], body: Skeleton | None, optio
     return motion_rows.store(rows, body, meta={"up": options.up})
 
 
-def collect(
+def read_files(
     found: Iterable[tuple[PurePosixPath, Path]],
-    make: Callable[[PurePosixPath, Path], list[dict[str, Any]]],
+    open_: Callable[[PurePosixPath, Path], Iterable[InFile]],
+    options: MotionOptions,
     report: raw.Report,
-) -> list[dict[str, Any]]:
-    """Rows of every file of `find`; the faults of one go to `report`, and the others are read on."""
+) -> Sequences:
+    """Store of the sequences of every file of `find`; the faults of one go to `report`, and the others are read on.
+
+    Args:
+        found: names and paths.
+        open_: gives the sequences of a file. Those in `drop` are not made.
+        options: of the reader.
+        report: takes faults.
+
+    Raises:
+        DataError: there is no usable sequence, or two have one name.
+    """
     rows: list[dict[str, Any]] = []
+    bodies: list[Skeleton] = []
     for name, path in found:
+        made = []
         try:
-            rows += make(name, path)
+            for inner, title, make in open_(name, path):
+                where = place(inner, options.names)
+                if options.dropped(where):
+                    continue
+                body, pose, fps = make()
+                if bodies and body != bodies[0]:
+                    raise DataError(
+                        f"{path} has {_difference(body, bodies[0])}. Keep files of one skeleton in one folder, or "
+                        "bring them to a common one: dataset.skeleton=h36m17."
+                    )
+                bodies.append(body)
+                made.append(motion_row(pose, where, title, options, body, fps))
         except DataError as error:
             report(error)
-    return rows
+            continue
+        rows += made
+    return motion_store(rows, bodies[0] if bodies else None, options)
+
+
+def _difference(body: Skeleton, first: Skeleton) -> str:
+    if body.joints == first.joints:
+        return "another list of parents than the files before it"
+    mine, theirs = (
+        ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        for names in (body.joints, first.joints)
+    )
+    return f"the joints {mine}, the files before it {theirs}"

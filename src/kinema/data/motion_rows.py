@@ -53,6 +53,48 @@ def body(value: Body) -> Skeleton | None:
     return Skeleton.from_dict({**made.to_dict(), **stated})
 
 
+def own_skeleton(parents: Any, joints: Any, name: str) -> Skeleton:
+    """A skeleton from a list of parents and, by need, names.
+
+    Args:
+        parents: (J,) index of each joint's parent, -1 for the root.
+        joints: J names, or None.
+        name: where the list stands, for messages.
+
+    Raises:
+        DataError: the list is no tree, or has another length than the names.
+    """
+    try:
+        above = [int(parent) for parent in parents]
+    except (TypeError, ValueError):
+        raise DataError(
+            f"{name}: parents={parents} is no list of joint numbers. Write parents=[-1, 0, 1, ...]."
+        ) from None
+    count = len(above)
+    if joints is not None and len(joints) != count:
+        raise DataError(f"{name}: {len(joints)} joint names, but {count} parents. Give every joint one of each.")
+    roots = [joint for joint, parent in enumerate(above) if parent == -1]
+    if len(roots) != 1:
+        raise DataError(
+            f"{name}: {len(roots)} joints have the parent -1. Exactly one is the root; the others hang on it."
+        )
+    wrong = next((joint for joint, parent in enumerate(above) if not -1 <= parent < count), None)
+    if wrong is not None:
+        raise DataError(
+            f"{name}: joint {wrong} has the parent {above[wrong]}, but there are the joints 0 to {count - 1}. Count "
+            "joints from 0; the root has -1."
+        )
+    for joint in range(count):
+        at, steps = joint, 0
+        while above[at] >= 0 and steps <= count:
+            at, steps = above[at], steps + 1
+        if steps > count:
+            raise DataError(
+                f"{name}: joint {joint} is its own ancestor. Correct the list: every way up ends at the root."
+            )
+    return Skeleton.from_parents(above, None if joints is None else [str(joint) for joint in joints])
+
+
 def base_action(trial: str) -> str:
     """Action of a trial: its name without trailing numbers ("Walking 1" -> Walking, "Box 1 chunk3" -> Box)."""
     return re.sub(r"(\s+(chunk)?\d+)+$", "", trial)

@@ -10,6 +10,9 @@ from kinema.core.motion_features import to_features
 from kinema.data.sequences import Sequences
 from kinema.data.windows import SEQUENCE, SPAN, START, VIEW, Windows
 
+# Windows that are gathered at a time.
+_TOGETHER = 1024
+
 
 def every(sequences: Sequences, length: int, reach: int) -> Windows:
     """A row for every window of every sequence, T - length + 1 of each.
@@ -41,14 +44,20 @@ def counts(windows: Windows) -> np.ndarray:
 
 
 def as_motion(windows: Windows, root: int) -> Tensor:
-    """Every window as networks see it, without augmentation: (W, N, F) float32."""
+    """Every window as networks see it, without augmentation: (W, N, F) float32.
+
+    All in one array from the beginning: there may be gigabytes of them.
+    """
     windows = windows.subset(np.arange(len(windows)))
     windows.keys = ("pose3d",)
-    parts = []
-    for rows in torch.arange(len(windows)).split(1024):
+    motion = torch.empty(0)
+    for rows in torch.arange(len(windows)).split(_TOGETHER):
         picks = torch.stack([torch.zeros_like(rows), rows, rows], dim=1)
-        parts.append(to_features(windows[picks]["pose3d"], root))
-    return torch.cat(parts)
+        part = to_features(windows[picks]["pose3d"], root)
+        if not len(motion):
+            motion = part.new_empty(len(windows), *part.shape[1:])
+        motion[rows] = part
+    return motion
 
 
 def mean_motion(sequences: Sequences, root: int) -> dict[str, float]:

@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 # Standing still, going on, and two that show futures of the training set.
 BASELINES = ("zero_velocity", "constant_velocity", "nearest", "random_futures")
 FROM_TRAINING = frozenset({"nearest", "random_futures"})
+# Bytes of training motion that are turned at a time.
+_MEMORY = 2**26
 
 
 class MotionBaselines:
@@ -25,7 +27,8 @@ class MotionBaselines:
         history: observed frames H.
         horizon: predicted frames P.
         hips: feature joints (without the root) of the right and the left hip, None where they are not known.
-        candidates: (M, N, F) training windows, None where there are none: what needs them gives NaN then.
+        candidates: (M, N, F) training windows, None where there are none: what needs them gives NaN then. They stay
+            where they are, on the CPU; the device of the predicted windows sees their histories alone.
         seed: of `random_futures`.
     """
 
@@ -34,7 +37,7 @@ class MotionBaselines:
     ) -> None:
         self.history, self.horizon, self.hips, self.seed = history, horizon, hips, seed
         self._candidates = candidates if candidates is not None and len(candidates) else None
-        self._turned: Tensor | None = None
+        self._known: dict[bool, Tensor] = {}  # histories that are searched, as they are and turned
         self._told: set[str] = set()
 
     def __call__(
@@ -70,13 +73,21 @@ class MotionBaselines:
             return history.new_full((len(history), num_samples, self.horizon, history.shape[-1]), torch.nan)
         num_samples = self._available(name, num_samples, len(self._candidates))
         align = align and self.hips is not None
-        angle = self._heading(history) if align else history.new_zeros(len(history))
-        seen, candidates = turn(history, -angle) if align else history, self._of(history, align)
+        angle = self._heading(history[:, -1]) if align else history.new_zeros(len(history))
+        seen = turn(history, -angle) if align else history
         if name == "nearest":
-            futures = baselines.nearest(seen, candidates, num_samples, fade=fade)
+            picks = baselines.nearest_rows(seen, self._histories(history, align), num_samples).cpu()
         else:
-            futures = baselines.random_futures(seen, candidates, num_samples, seed=self.seed, ids=ids)
-        return turn(futures, angle) if align else futures
+            picks, fade = baselines.random_rows(ids.cpu(), len(self._candidates), num_samples, self.seed), None
+        futures = history.new_empty(len(history), num_samples, self.horizon, history.shape[-1])
+        for rows in torch.arange(len(history)).split(self._several(num_samples * (1 + self.horizon), history)):
+            chosen = self._candidates[picks[rows], self.history - 1 :].to(history)  # (w, K, 1 + P, F)
+            if align:
+                flat = chosen.flatten(0, 1)
+                chosen = turn(flat, -self._heading(flat[:, 0])).view_as(chosen)
+            some = baselines.continued(seen[rows], chosen, fade)
+            futures[rows] = turn(some, angle[rows]) if align else some
+        return futures
 
     def _available(self, name: str, wanted: int, there: int) -> int:
         """How many futures a baseline can show; said once where they are fewer than asked for."""
@@ -85,20 +96,26 @@ class MotionBaselines:
             log.warning("%s: %d futures are asked for, but there are %d training windows to show.", name, wanted, there)
         return min(wanted, there)
 
-    def _heading(self, motion: Tensor) -> Tensor:
-        """Heading of the last observed pose: (B, T, F) to (B,)."""
+    def _heading(self, pose: Tensor) -> Tensor:
+        """Heading of the last observed pose: (B, F) to (B,)."""
         assert self.hips is not None
-        return heading(motion[:, self.history - 1].unflatten(-1, (-1, 3)), self.hips)
+        return heading(pose.unflatten(-1, (-1, 3)), self.hips)
 
-    def _of(self, history: Tensor, align: bool) -> Tensor:
-        """Training windows on the device of the histories, turned once."""
+    def _several(self, frames: int, like: Tensor) -> int:
+        """Motions of so many frames that are turned at a time."""
+        return max(1, _MEMORY // (frames * like.shape[-1] * like.element_size()))
+
+    def _histories(self, history: Tensor, align: bool) -> Tensor:
+        """Histories (M, H, F) of the training windows on the device of those that are predicted, turned once."""
         assert self._candidates is not None
-        self._candidates = self._candidates.to(history)
-        if not align:
-            return self._candidates
-        if self._turned is None:
-            self._turned = turn(self._candidates, -self._heading(self._candidates))
-        return self._turned
+        known = self._known.get(align)
+        if known is None or known.device != history.device:
+            known = history.new_empty(len(self._candidates), self.history, history.shape[-1])
+            for rows in torch.arange(len(known)).split(self._several(self.history, history)):
+                some = self._candidates[rows, : self.history].to(history)
+                known[rows] = turn(some, -self._heading(some[:, -1])) if align else some
+            self._known[align] = known
+        return known
 
 
 def hips_of(body: Skeleton) -> tuple[int, int] | None:

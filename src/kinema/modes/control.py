@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from kinema import runs
 from kinema.modes.train import build
-from kinema.results import as_trained
-from kinema.results.motion_modes import Modes
+from kinema.results import motion_modes
 
 
 def run(config: DictConfig) -> None:
@@ -17,7 +15,4 @@ def run(config: DictConfig) -> None:
         ConfigError: without a checkpoint of task=prediction, or for unknown parts and windows.
         DataError: for files that cannot be used.
     """
-    with runs.recorded(config) as record:
-        config = as_trained.for_prediction(config)
-        _, data, task = build(config)
-        Modes(config, record.folder, data, task, "control").run()
+    motion_modes.run(config, "control", build)

@@ -24,7 +24,8 @@ def run(config: DictConfig) -> float | None:
         _, data, task = build(config)
         trainer = composition.build_trainer(config)
         runs.offer_journals(config, trainer)
-        trainer.test(task, datamodule=data, verbose=False)
+        with runs.stopped_at_once(trainer):
+            trainer.test(task, datamodule=data, verbose=False)
         name = config.objective if config.objective.startswith("test/") else f"test/{config.objective.split('/')[-1]}"
         value = trainer.callback_metrics.get(name)
         return None if value is None else float(value)

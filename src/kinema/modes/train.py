@@ -45,7 +45,8 @@ def run(config: DictConfig) -> float | None:
         best = best_checkpoint(trainer)
         if data.has_test() and not config.trainer.fast_dev_run:
             log.info("testing %s", best or "the weights after the last step")
-            trainer.test(task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
+            with runs.stopped_at_once(trainer):
+                trainer.test(task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
         elif config.trainer.fast_dev_run and data.has_test():
             trainer.test(task, datamodule=data, verbose=False)
         value = objective(config, trainer, {**measured, **trainer.callback_metrics})

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from kinema.protocols.report import Report, Row
 
 
-def methods(reports: Mapping[str, Report], first: str) -> Report | None:
+def methods(reports: Mapping[str, Report], first: str, steps: Mapping[str, int] | None = None) -> Report | None:
     """One table of the reports that have a summary.
 
     Args:
         reports: by name ("test", "test/nearest"), all of one stage.
         first: name of the method that the plain report ("test") is of.
+        steps: of sampling by the names of the reports; a report that is not named has none.
 
     Returns:
         A report with the table "method"; None where no report has a summary.
@@ -24,7 +25,10 @@ def methods(reports: Mapping[str, Report], first: str) -> Report | None:
     rows: list[Row] = []
     for name, report in told.items():
         label = name.partition("/")[2] or first
-        rows.append({"method": label, **{column: report.summary.get(column) for column in columns}})
+        row: Row = {"method": label}
+        if steps and (name in steps or not rows):  # the first row tells the columns
+            row["steps"] = steps.get(name)
+        rows.append({**row, **{column: report.summary.get(column) for column in columns}})
     kinds = {(report.protocol, report.version) for report in told.values()}
     protocol, version = next(iter(kinds))
     some = next(iter(told.values()))

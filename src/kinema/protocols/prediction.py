@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kinema.core import motion_metrics
+from kinema.core import motion_metrics, motion_reach
 from kinema.core.shapes import expect
 from kinema.data.windows import SEQUENCE, START
 from kinema.errors import ConfigError
@@ -67,6 +67,7 @@ class PredictionProtocol(Protocol):
     motion: Tensor
     seen: Tensor
     curves: Tensor
+    reach: Tensor
     feature_count: Tensor
     feature_sum: Tensor
     feature_products: Tensor
@@ -96,6 +97,7 @@ class PredictionProtocol(Protocol):
         count, horizon = len(windows), length - history
         sizes: dict[str, tuple[int, ...]] = {
             "values": (count, len(PUBLISHED)), "motion": (count, horizon - 1), "seen": (count,), "curves": (2, horizon),
+            "reach": (),
         }  # fmt: skip
         self._network: MotionFeatures | None = None
         if feature_network is not None:
@@ -134,6 +136,7 @@ class PredictionProtocol(Protocol):
         self.values[index] = torch.stack([found[name] for name in PUBLISHED], dim=1).double()
         self.motion[index] = motion_metrics.motion_per_frame(samples).double()
         self.seen[index] = 1
+        self.reach += motion_reach.reach(samples).double().mean((1, 2)).sum()
         distances = torch.linalg.vector_norm(samples - futures[rows.to(samples.device)][:, None], dim=-1)  # (B, K, P)
         self.curves += torch.stack([distances.amin(1), distances.mean(1)]).double().sum(1)
         if self._network is not None:
@@ -165,13 +168,21 @@ class PredictionProtocol(Protocol):
             arrays=self._arrays(columns, seen),
             figures=self._figures(columns, seen, which),
             digits=dict.fromkeys(scalars, 3),
-            note="" if count == total else f"{which} windows, evenly spaced: published tables are of all of them.",
+            note=self._note(
+                seen, "" if count == total else f"{which} windows, evenly spaced: published tables are of all of them."
+            ),
             missing="-",
             summary={"samples": self._samples, **size, **scalars},
             official={"stats_latest.csv": lambda _: official, "stats.csv": partial(_appended, official)},
         )
 
     # Parts of the report.
+
+    def _note(self, seen: np.ndarray, subset: str) -> str:
+        rows = self._truth.rows[torch.from_numpy(seen)]
+        body = float(motion_reach.reach(self._truth.futures[rows]).mean())
+        size = motion_reach.told(float(self.reach) / max(int(seen.sum()), 1), body)
+        return " ".join(text for text in (size, subset) if text)
 
     def _row(self, columns: Mapping[str, np.ndarray], where: np.ndarray) -> Row:
         """Number of windows and the means over them."""

@@ -76,6 +76,11 @@ class Report:
         self.summary = dict(summary or {})
         self.official = dict(official or {})
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was measured, as of a baseline whose training data is not at hand."""
+        return bool(self.missing and self.scalars) and all(map(math.isnan, self.scalars.values()))
+
     def to_metrics(self, prefix: str) -> dict[str, float]:
         """Flat names for `metrics.json`: `test/mpjpe`, `test/mpjpe/Walking` per action, `test/mpjpe_joint/nose`.
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from kinema import runs
 from kinema.callbacks.report import wide_console
-from kinema.core import motion_masks
+from kinema.core import motion_masks, motion_reach
 from kinema.core.skeleton import Skeleton
 from kinema.data import input_motion
 from kinema.data.input_motion import InputMotion, Reading
@@ -21,7 +22,7 @@ from kinema.errors import ConfigError, DataError
 from kinema.inference import motion_modes
 from kinema.inference.motion_modes import FREE, Sampled, Wish
 from kinema.inference.motion_windows import MotionWindow, TestWindows, file_windows, relative
-from kinema.results import motion_output
+from kinema.results import as_trained, motion_output
 from kinema.results.motion_output import Look
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Modes:
         )  # fmt: skip
         self.left_out: list[tuple[str, str]] = []
         self._test: TestWindows | None = None
+        self._end: InputMotion | None = None
 
     @property
     def test(self) -> TestWindows:
@@ -99,20 +101,35 @@ class Modes:
         """
         self.task.to(self.device).eval()
         found: list[Sampled] = []
+        pictures: list[str] = []
         for picture in self.pictures():
             wish = None if picture.wish is None else picture.wish(picture.windows)
             with torch.inference_mode():
                 results = motion_modes.draw(self.task, self.device, picture.windows, self.body, self.num_samples, wish)
             self._write(picture, results)
             found += results[: max(0, _SHOWN - len(found))]
+            pictures += [picture.name] * (len(found) - len(pictures))
         if not found:
             raise DataError(f"Nothing of {self.config.input} can be used; the first: {self.left_out[0][1]}")
-        wide_console().print(motion_output.table_of(found, self.history))
+        wide_console().print(motion_output.table_of(found, self.history, pictures if self.mode == "control" else None))
+        self._warn_of_size(found)
         if self.left_out:
             raise DataError(
                 f"{len(self.left_out)} files were left out, all others are written; the first, {self.left_out[0][0]}: "
                 f"{self.left_out[0][1]}"
             )
+
+    def _warn_of_size(self, found: Sequence[Sampled]) -> None:
+        """Say so where samples are no body's size."""
+        sampled = [one.samples[:, self.history :] for one in found]
+        observed = [one.window.pose[: self.history] for one in found]
+        far, near = (
+            float(np.mean([np.linalg.norm(pose, axis=-1).max(-1).mean() for pose in poses]))
+            for poses in (sampled, observed)
+        )
+        text = motion_reach.told(far, near)
+        if text:
+            log.warning(text)
 
     def _write(self, picture: Picture, results: Sequence[Sampled]) -> None:
         fps = self.data.spec.fps
@@ -212,7 +229,9 @@ class Modes:
 
     def _reading(self) -> Reading:
         options = self.config.predict
-        return Reading(options.unit, None if options.fps is None else float(options.fps), options.up)
+        return Reading(
+            options.unit, None if options.fps is None else float(options.fps), options.up, options.exchange_sides
+        )
 
     def _windows(self, motions: Sequence[InputMotion], *, alone: bool) -> list[MotionWindow]:
         """Windows of motions of files; one of several that is too short is left out."""
@@ -269,12 +288,16 @@ class Modes:
         path = Path(text)
         if path.suffix.lower() not in input_motion.SUFFIXES:
             return self.test.named(text, "motion.target")
-        motions = input_motion.motions(path, path.stem, self.body, self.data.spec.fps, self._reading())
-        pose = relative(motions[0].pose, self.body)[-(self.history + self.horizon) :]
-        if len(pose) < count:
-            log.info(
-                "%s has %d frames, of which the first stands for the %d before it", text, len(pose), count - len(pose)
-            )
+        if self._end is None:  # read, and told of, once for all pictures
+            self._end = input_motion.motions(
+                path, path.stem, self.body, self.data.spec.fps, self._reading(), still=True
+            )[0]
+            if len(self._end.pose) < count:
+                log.info(
+                    "%s has %d frames, of which the first stands for the %d before it",
+                    text, len(self._end.pose), count - len(self._end.pose),
+                )  # fmt: skip
+        pose = relative(self._end.pose, self.body)[-(self.history + self.horizon) :]
         lacking = self.history + self.horizon - len(pose)
         return MotionWindow(path.stem, 0, np.concatenate([np.repeat(pose[:1], lacking, 0), pose]))
 
@@ -296,6 +319,20 @@ class Modes:
                     return motion_modes.control(windows, group, self.body, self.history)
 
                 yield Picture(name, picture.windows, wish)
+
+
+def run(config: DictConfig, mode: str, build: Callable[[DictConfig], tuple[Any, Any, Any]]) -> None:
+    """A whole run of a mode, with its checkpoint as it was trained.
+
+    Args:
+        config: of the run.
+        mode: switch, control, inbetween or zero_shot.
+        build: makes model, data and task of a run (`modes.train.build`).
+    """
+    with runs.recorded(config) as record:
+        config = as_trained.for_prediction(config)
+        _, data, task = build(config)
+        Modes(config, record.folder, data, task, mode).run()
 
 
 def _numbered(name: str, number: int, count: int) -> str:

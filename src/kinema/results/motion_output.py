@@ -147,18 +147,25 @@ def grid_of(
     )  # fmt: skip
 
 
-def table_of(results: Sequence[Sampled], history: int) -> Table:
-    """What came out, a line for each window: nearest sample to the truth, distance from what was given."""
+def table_of(results: Sequence[Sampled], history: int, pictures: Sequence[str] | None = None) -> Table:
+    """What came out, a line for each window: nearest sample to the truth, distance from what was given.
+
+    Args:
+        results: of the windows.
+        history: H.
+        pictures: of each window the picture it is in, where one window is in several.
+    """
     table = Table(title="sampled motions", title_justify="left")
-    columns = ["window", "samples"]
+    columns = [*(["picture"] if pictures is not None else []), "window", "samples"]
     known = any(len(one.window.pose) == one.samples.shape[1] and one.target is None for one in results)
     reached = any(one.reached is not None for one in results)
     columns += ["ADE (m)", "FDE (m)"] if known else []
     columns += ["from the given (mm)"] if reached else []
     for column in columns:
-        table.add_column(column, justify="left" if column == "window" else "right")
-    for one in results:
-        cells = [one.window.label, str(len(one.samples))]
+        table.add_column(column, justify="left" if column in ("picture", "window") else "right")
+    for number, one in enumerate(results):
+        cells = [] if pictures is None else [pictures[number]]
+        cells += [one.window.label, str(len(one.samples))]
         if known:
             cells += [f"{error:.3f}" for error in errors(one, history)] or ["-", "-"]
         if reached:

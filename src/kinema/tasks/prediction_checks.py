@@ -42,14 +42,21 @@ def refuse_other_training(task: Any, keys: Iterable[str], spec: DataSpec) -> Non
         if key in trained and was != (list(now) if isinstance(now, tuple) else now):
             raise ConfigError(
                 f"The checkpoint was trained with task.{key}={_typed(was)}, not {_typed(now)}. Use "
-                f"task.{key}={_typed(was)}, or the experiment it was trained by."
+                f"{_quoted(f'task.{key}={_typed(was)}')}, or the experiment it was trained by."
             )
 
 
 def _typed(value: Any) -> str:
     if value is None:
         return "null"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_typed(one)}" for key, one in value.items()) + "}"
     return str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")
+
+
+def _quoted(word: str) -> str:
+    """An override as a shell takes it: braces and brackets would be expanded."""
+    return f"'{word}'" if set(word) & set("{}[]") else word
 
 
 def check_condition(rows: int, signature: Signature) -> None:

@@ -19,8 +19,8 @@ from kinema.data.windows import SEQUENCE, START, Windows
 from kinema.errors import ConfigError
 from kinema.inference.motion_baselines import BASELINES
 
-# Published tables are sampled in so many steps; faster samplers are reported beside it.
-_REFERENCE_STEPS = 100
+# Published tables are sampled in a tenth of the noise steps, 100 of 1000; faster samplers are reported beside it.
+_REFERENCE = 10
 
 Variants = Mapping[str, Mapping[str, Any] | None] | None
 
@@ -72,13 +72,27 @@ class Sampling:
 
 
 def with_reference(variants: Variants, plain: Sampling, noise_steps: int) -> dict[str, dict[str, Any]]:
-    """Variants without those set to null; ddim is added where the network samples by other ways alone."""
+    """Variants without those set to null; beside a faster sampler ddim in a tenth of the steps is added, if missing."""
     chosen = {name: dict(options) for name, options in (variants or {"default": {}}).items() if options is not None}
     sampled = [plain.changed(options) for options in chosen.values() if not options.get("baseline")]
-    if sampled and all(one.sampler != "ddim" for one in sampled):
-        steps = plain.ddim_timesteps if noise_steps % _REFERENCE_STEPS else _REFERENCE_STEPS
-        chosen["ddim"] = {"sampler": "ddim", "ddim_timesteps": steps}
+    steps = plain.ddim_timesteps if noise_steps % _REFERENCE else noise_steps // _REFERENCE
+    published = any((one.sampler, one.ddim_timesteps) == ("ddim", steps) for one in sampled)
+    if not published and any(one.sampler != "ddim" for one in sampled):
+        name = "ddim" if "ddim" not in chosen else f"ddim_{steps}"
+        chosen[name] = {"sampler": "ddim", "ddim_timesteps": steps}
     return chosen
+
+
+def steps_of(task: Any) -> dict[str, int]:
+    """Steps from noise to motion of every variant of a test that samples, by the name of its report."""
+    plain = getattr(task, "sampling", None)
+    if not isinstance(plain, Sampling):
+        return {}
+    steps = {}
+    for number, (name, options) in enumerate(task.variants.items()):
+        if not options.get("baseline"):
+            steps["test" if number == 0 else f"test/{name}"] = plain.changed(options).ddim_timesteps
+    return steps
 
 
 def check_variants(

@@ -56,6 +56,15 @@ def test_retargeted_clips_have_published_sides_in_the_file(sides: str, tmp_path:
         np.testing.assert_allclose(found.sequence(1)["pose3d"], reader.retargeted(smpl(160, seed=1), sides), atol=1e-6)
 
 
+def test_sides_that_are_right_in_the_file_stay(tmp_path: Path) -> None:
+    np.save(tmp_path / "amass_retargeted.npy", reader.retargeted(smpl(160))[None])
+    amass_file(tmp_path / "a/walk_poses.npz", joints=smpl())
+    found = reader.read(tmp_path, **PLAIN, sides="as_is")
+    expected = {"retargeted": reader.retargeted(smpl(160)), "walk": reader.retargeted(smpl())[::2]}
+    for row, trial in enumerate(found.table["trial"].tolist()):
+        np.testing.assert_allclose(found.sequence(row)["pose3d"], expected[trial.split(" ")[0]], atol=1e-6)
+
+
 def test_one_clip_alone_is_squeezed_too(tmp_path: Path) -> None:
     np.save(tmp_path / "amass_retargeted.npy", reader.retargeted(smpl(), "published")[None, None])
     assert len(reader.read(tmp_path, **PLAIN)) == 1
@@ -128,7 +137,7 @@ def test_a_missing_file_gets_where_it_comes_from(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sides": "left"}, r"sides=left is not known\. Choose one of correct, published"),
+        ({"sides": "left"}, r"sides=left is not known\. Choose one of correct, published, as_is"),
         ({"skeleton": "coco17"}, r"skeleton=coco17 cannot be made of SMPL's joints\. Use dataset\.skeleton=h36m17"),
         ({"skeleton": "smpl22", "sides": "published"}, r"Use dataset\.skeleton=h36m17, or .*sides=correct"),
     ],

@@ -6,17 +6,18 @@ joints into the files (docs/datasets/amass_motion.md). The first 22 joints of SM
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from kinema.core.skeleton import skeleton
+from kinema.core.skeleton import Skeleton, skeleton
 from kinema.data import raw
 from kinema.data.motion_arrays import ENDINGS, load_motions
-from kinema.data.motion_files import MotionOptions, collect, find, motion_row, motion_store, place
+from kinema.data.motion_files import InFile, MotionOptions, find, read_files
 from kinema.data.sequences import Sequences
 from kinema.errors import ConfigError, DataError
 
@@ -36,8 +37,9 @@ class Options(MotionOptions):
     """Options of this reader, as in `dataset.reader_options`, beside those of every reader of motion files.
 
     Attributes:
-        sides: "correct": left is left; "published": exchanged, as in HumanMAC's zero-shot figures. Its retargeted file
-            has them exchanged, and "correct" turns that round.
+        sides: "correct": left is left; "published": exchanged, as in HumanMAC's zero-shot figures. 22 joints are taken
+            to have SMPL's sides, 17 to be exchanged as its script writes them, and "correct" turns that round;
+            "as_is": no file's sides are touched, for 17 joints with left on the left.
     """
 
     sides: str = "correct"
@@ -46,7 +48,7 @@ class Options(MotionOptions):
     def checked(cls, options: Mapping[str, Any]) -> Options:
         """Check names and values."""
         made = cls.parse("amass", options)
-        raw.one_of("sides", made.sides, ("correct", "published"))
+        raw.one_of("sides", made.sides, ("correct", "published", "as_is"))
         if made.body not in (SMPL, H36M):
             raise ConfigError(
                 f"dataset.skeleton={made.skeleton} cannot be made of SMPL's joints. Use dataset.skeleton=h36m17, or "
@@ -58,6 +60,18 @@ class Options(MotionOptions):
                 "Use dataset.skeleton=h36m17, or dataset.reader_options.sides=correct."
             )
         return made
+
+
+def advice(options: Mapping[str, Any]) -> str:
+    """What the doctor advises where knees bend backward."""
+    sides = options.get("sides", "correct")
+    if sides == "published":
+        return "As in the published figures; dataset.reader_options.sides=correct puts left on the left."
+    other, taken = ("as_is", "exchanged in the file") if sides == "correct" else ("correct", "right in the file")
+    return (
+        f"With sides={sides} those of 17 joints are taken to be {taken}: try dataset.reader_options.sides={other}. Of "
+        "22 joints, check the axes (right-handed) and the order."
+    )
 
 
 def describe() -> str:
@@ -92,7 +106,10 @@ def read(root: Path, *, report: raw.Report = raw.raise_fault, **options: Any) ->
     assert chosen.body is not None
     body = chosen.body
 
-    def make(name: PurePosixPath, path: Path) -> list[dict[str, Any]]:
+    def make(pose: np.ndarray, title: str, fps: float | None) -> tuple[Skeleton, np.ndarray, float | None]:
+        return body, _joints(pose, chosen, title), fps
+
+    def open_(name: PurePosixPath, path: Path) -> Iterator[InFile]:
         try:
             file = load_motions(path, _ENTRIES)
         except DataError as error:
@@ -102,15 +119,11 @@ def read(root: Path, *, report: raw.Report = raw.raise_fault, **options: Any) ->
                     "licensed body model: docs/datasets/amass_motion.md has the lines."
                 ) from error
             raise
-        rows = []
         for inner, pose in file.named(_plain(name), whole=False):
-            where = place(inner, chosen.names)
-            if not chosen.dropped(where):
-                title = str(path) if len(file.motions) == 1 else f"{path}, {inner.name}"
-                rows.append(motion_row(_joints(pose, chosen, title), where, title, chosen, body, file.fps))
-        return rows
+            title = str(path) if len(file.motions) == 1 else f"{path}, {inner.name}"
+            yield inner, title, partial(make, pose, title, file.fps)
 
-    return motion_store(collect(_found(Path(root), chosen), make, report), body, chosen)
+    return read_files(_found(Path(root), chosen), open_, chosen, report)
 
 
 def retargeted(pose: np.ndarray, sides: str = "correct") -> np.ndarray:
@@ -118,7 +131,7 @@ def retargeted(pose: np.ndarray, sides: str = "correct") -> np.ndarray:
 
     Args:
         pose: (..., J, 3), J at least 22.
-        sides: "correct", or "published": left and right exchanged.
+        sides: "published": left and right exchanged; else left is left.
 
     Returns:
         (..., 17, 3).
@@ -127,7 +140,7 @@ def retargeted(pose: np.ndarray, sides: str = "correct") -> np.ndarray:
     """
     picked = [[SMPL.index(name) for name in _FROM_SMPL[joint]] for joint in H36M.joints]
     made = np.stack([pose[..., which, :].mean(-2) for which in picked], axis=-2)
-    return made if sides == "correct" else made[..., H36M.flip_index, :]
+    return made[..., H36M.flip_index, :] if sides == "published" else made
 
 
 # Joints of SMPL that stand for those of Human3.6M; the others have the same name.
@@ -154,7 +167,7 @@ def _joints(pose: np.ndarray, options: Options, name: str) -> np.ndarray:
     if pose.shape[1] == len(H36M):
         if options.body != H36M:
             raise DataError(f"{name} is retargeted to 17 joints. Use dataset.skeleton=h36m17 dataset.num_joints=17.")
-        return pose if options.sides == "published" else pose[:, H36M.flip_index]
+        return pose[:, H36M.flip_index] if options.sides == "correct" else pose
     if pose.shape[1] < len(SMPL):
         raise DataError(
             f"{name} has {pose.shape[1]} joints: neither 17 retargeted ones nor at least 22 of SMPL. For another "

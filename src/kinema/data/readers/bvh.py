@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,10 +18,10 @@ import numpy as np
 from kinema.core.skeleton import Skeleton
 from kinema.data.bvh import Bvh, load
 from kinema.data.joint_map import JointMap, joint_map
-from kinema.data.motion_files import MotionOptions, collect, find, motion_row, motion_store, place
+from kinema.data.motion_files import InFile, MotionOptions, find, read_files
 from kinema.data.raw import Report, raise_fault
 from kinema.data.sequences import Sequences
-from kinema.errors import ConfigError, DataError
+from kinema.errors import ConfigError
 
 # Raised when the result of `read` changes: part of the cache's key.
 VERSION = 1
@@ -98,24 +99,16 @@ def read(root: Path, *, report: Report = raise_fault, **options: Any) -> Sequenc
         DataError: nothing usable is there, or the first fault.
     """
     chosen = Options.checked(options)
-    bodies: list[Skeleton] = []
 
-    def make(name: PurePosixPath, path: Path) -> list[dict[str, Any]]:
-        where = place(name, chosen.names)
-        if chosen.dropped(where):
-            return []
+    def make(path: Path) -> tuple[Skeleton, np.ndarray, float]:
         motion = load(path)
         body, pick = _joints(motion, chosen, str(path))
-        if bodies and body != bodies[0]:
-            raise DataError(
-                f"{path} has the joints {_few(body.joints)}, the files before it {_few(bodies[0].joints)}. Keep files "
-                "of one skeleton in one folder, or bring them to a common one: dataset.skeleton=h36m17."
-            )
-        bodies.append(body)
-        return [motion_row(pick(motion.positions()), where, str(path), chosen, body, motion.fps)]
+        return body, pick(motion.positions()), motion.fps
 
-    rows = collect(_found(Path(root), chosen), make, report)
-    return motion_store(rows, bodies[0] if bodies else None, chosen)
+    def open_(name: PurePosixPath, path: Path) -> list[InFile]:
+        return [(name, str(path), partial(make, path))]
+
+    return read_files(_found(Path(root), chosen), open_, chosen, report)
 
 
 def _found(root: Path, options: Options) -> list[tuple[PurePosixPath, Path]]:
@@ -149,7 +142,3 @@ def _kept(motion: Bvh, wanted: Sequence[str] | None, name: str) -> list[int]:
         root = motion.joints[motion.parents.index(-1)]
         raise ConfigError(f"dataset.reader_options.joints leaves out the root {root}. Add it: all others hang on it.")
     return kept
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -5,8 +5,9 @@ A file is a sequence, `[<train|val|test>/]<subject>/<trial>.npz`, or holds sever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,7 +16,8 @@ import numpy as np
 from kinema.core.skeleton import Skeleton
 from kinema.data.joint_map import joint_map
 from kinema.data.motion_arrays import ENDINGS, MotionFile, load_motions
-from kinema.data.motion_files import MotionOptions, collect, find, motion_row, motion_store, own_skeleton, place
+from kinema.data.motion_files import InFile, MotionOptions, find, read_files
+from kinema.data.motion_rows import own_skeleton
 from kinema.data.raw import Report, raise_fault
 from kinema.data.sequences import Sequences
 from kinema.errors import DataError
@@ -82,28 +84,18 @@ def read(root: Path, *, report: Report = raise_fault, **options: Any) -> Sequenc
         DataError: nothing usable is there, or the first fault.
     """
     chosen = Options.parse("motion_npz", options)
-    bodies: list[Skeleton] = []
 
-    def make(name: PurePosixPath, path: Path) -> list[dict[str, Any]]:
+    def make(file: MotionFile, pose: np.ndarray, path: Path) -> tuple[Skeleton, np.ndarray, float | None]:
+        skeleton, pick = _joints(file, chosen, str(path))
+        return skeleton, pick(pose), file.fps
+
+    def open_(name: PurePosixPath, path: Path) -> Iterator[InFile]:
         file = _load(path, chosen)
-        rows = []
         for inner, pose in file.named(name, Path(root).is_file()):
-            where = place(inner, chosen.names)
-            if chosen.dropped(where):
-                continue
-            skeleton, pick = _joints(file, chosen, str(path))
-            if bodies and skeleton != bodies[0]:
-                raise DataError(
-                    f"{path} has another list of parents, or other names of joints, than the files before it. Keep "
-                    "files of one skeleton in one folder."
-                )
-            bodies.append(skeleton)
             title = str(path) if len(file.motions) == 1 else f"{path}, {inner.name}"
-            rows.append(motion_row(pick(pose), where, title, chosen, skeleton, file.fps))
-        return rows
+            yield inner, title, partial(make, file, pose, path)
 
-    rows = collect(_found(Path(root), chosen), make, report)
-    return motion_store(rows, bodies[0] if bodies else None, chosen)
+    return read_files(_found(Path(root), chosen), open_, chosen, report)
 
 
 def _found(root: Path, options: Options) -> list[tuple[PurePosixPath, Path]]:
