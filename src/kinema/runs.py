@@ -6,10 +6,8 @@ import json
 import logging
 import platform
 import shlex
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -93,28 +91,6 @@ def recorded(config: DictConfig) -> Iterator[Run]:
         more = json.loads(path.read_text()) if run.main and path.is_file() else {}
         more = {key: value for key, value in more.items() if key not in ("status", *launch.process())}
         run.status("finished", **more)
-
-
-@contextmanager
-def stopped_at_once(trainer: Any) -> Iterator[None]:
-    """End an evaluation where it is on SIGTERM: Lightning waits for the end of a batch, which may sample for minutes.
-
-    Several ranks wait as before, since one that leaves alone would keep the others waiting.
-    """
-    from lightning.pytorch.utilities.exceptions import SIGTERMException
-
-    def stop(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: what follows closes files
-        raise SIGTERMException
-
-    if trainer.world_size > 1 or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def overrides() -> list[str]:

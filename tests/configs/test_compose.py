@@ -107,7 +107,9 @@ class Given(nn.Module):
         twin = dataclasses.replace(signature, joints_out=1, trajectory=False)
         self.trajectory = Given(twin) if signature.trajectory else None
 
-    def forward(self, pose: torch.Tensor, persons: torch.Tensor | None = None, *others: object) -> torch.Tensor:
+    def forward(
+        self, pose: torch.Tensor, persons: torch.Tensor | None = None, *others: object, **named: object
+    ) -> torch.Tensor:
         if self.signature.output == "noise":
             return self.size * torch.randn_like(pose)
         if persons is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import run
+from tests.e2e.running import in_process, run
 
 
 @pytest.mark.parametrize(
@@ -27,15 +27,24 @@ from tests.e2e.running import run
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_wrong_choice_is_refused_with_the_right_one(words: list[str], sentence: str, tmp_path: Path) -> None:
+def test_a_wrong_choice_is_refused_with_the_right_one(
+    words: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     has_gpu = __import__("torch").cuda.is_available()
     if has_gpu and any("gpu" in word or "16-mixed" in word for word in words):
         pytest.skip("a machine with a GPU accepts this")
-    result = run(*words, "hydra.run.dir=out", cwd=tmp_path, check=False)
-    assert result.returncode == 2, result.stderr
-    assert sentence in result.stderr
-    assert "Traceback" not in result.stderr
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AssertionError, match="ended with code 2"):
+        in_process(*words, "hydra.run.dir=out")
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert "Traceback" not in told
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_process_ends_with_the_code_of_a_user_error_and_without_a_trace(tmp_path: Path) -> None:
+    result = run("dataset.nmae=1", cwd=tmp_path, check=False)
+    assert result.returncode == 2 and "Did you mean name" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_help_and_info_are_for_newcomers(tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def test_a_file_is_no_interrupted_test(home: Path) -> None:
     assert result.returncode == 2 and "resume=auto or resume=RUN_DIRECTORY" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_test_of_a_training_goes_on(home: Path) -> None:
     killed(*WORDS, "hydra.run.dir=trainings/a", cwd=home)
     assert (home / "trainings" / "a" / JOURNAL).is_file()

@@ -172,6 +172,7 @@ def test_sweep_lists_members_failures_and_the_best_command(tmp_path: Path) -> No
     assert "best: val/mpjpe" in result.stdout and "python run.py" in result.stdout and "failed: run" in result.stdout
 
 
+@pytest.mark.slow
 def test_optuna_searches_a_space(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     words = [*TINY, "trainer.max_epochs=1", "callbacks=none", "hydra.sweep.dir=searched", "hydra.sweeper.n_trials=2"]
@@ -192,6 +193,7 @@ def test_two_ranks_measure_what_one_process_measures(trained: Path) -> None:
             assert value == pytest.approx(one[key], rel=1e-5), key
 
 
+@pytest.mark.slow
 def test_two_ranks_train_in_a_multirun(tmp_path: Path) -> None:
     """Each member of a sweep starts its own ranks, in its own directory (Lightning alone would repeat the sweep)."""
     words = [word for word in TINY if not word.startswith("trainer=")]

@@ -124,6 +124,7 @@ def test_folders_of_frames_and_files_of_videos_become_clips(tmp_path: Path, netw
     assert len(found) == 3
 
 
+@pytest.mark.slow
 def test_processes_give_what_one_gives(tmp_path: Path, network: Path, seen: Path) -> None:
     alone = {name: np.load(run(tmp_path, network, seen) / name / "pose_3d.npy") for name in LENGTHS}
     out = run(tmp_path, network, seen, "lift.overwrite=true", "lift.workers=2")

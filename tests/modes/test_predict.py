@@ -277,6 +277,7 @@ def _held(folder: Path) -> list[int]:
     return held
 
 
+@pytest.mark.slow
 def test_nothing_held_between_blocks_grows_with_the_video(tmp_path: Path) -> None:
     """The short form of the next test: arrays and tensors of a process instead of all its memory."""
     # A process of its own: what exporters and other threads of a long test process keep would be counted too.

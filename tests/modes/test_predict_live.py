@@ -83,6 +83,7 @@ predict.run(compose(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_ends_the_stream_quietly(tmp_path: Path) -> None:
     path = tiny.save(tiny.lightning(tiny.build("poseformer", **NETWORKS["poseformer"])), tmp_path / "p.ckpt")
     process = subprocess.Popen(

@@ -185,7 +185,7 @@ def test_the_readme_states_the_registered_numbers() -> None:
         known = {35.3, 45.7, 37.5, 39.3}  # told beside the published values: other sources, see the notes of their rows
         for experiment in re.findall(r"experiment=([\w/]+)", commands):
             known |= {value for values in published(experiment).values() for value in values}
-        assert {float(value) for value in re.findall(r"\d+\.\d", cell)} <= known, system
+        assert {float(value) for value in re.findall(r"\d+\.\d+", cell)} <= known, system
 
 
 @pytest.mark.parametrize(

@@ -396,8 +396,5 @@ def read_files(
 def _difference(body: Skeleton, first: Skeleton) -> str:
     if body.joints == first.joints:
         return "another list of parents than the files before it"
-    mine, theirs = (
-        ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-        for names in (body.joints, first.joints)
-    )
-    return f"the joints {mine}, the files before it {theirs}"
+    names = [", ".join(one.joints[:6]) + f" and {len(one) - 6} more" * (len(one) > 6) for one in (body, first)]
+    return f"the joints {names[0]}, the files before it {names[1]}"

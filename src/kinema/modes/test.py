@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from kinema import composition, runs
 from kinema.errors import ConfigError
-from kinema.modes.train import build
+from kinema.modes.train import build, stopped_at_once
 
 
 def run(config: DictConfig) -> float | None:
@@ -24,7 +24,7 @@ def run(config: DictConfig) -> float | None:
         _, data, task = build(config)
         trainer = composition.build_trainer(config)
         runs.offer_journals(config, trainer)
-        with runs.stopped_at_once(trainer):
+        with stopped_at_once(trainer):
             trainer.test(task, datamodule=data, verbose=False)
         name = config.objective if config.objective.startswith("test/") else f"test/{config.objective.split('/')[-1]}"
         value = trainer.callback_metrics.get(name)

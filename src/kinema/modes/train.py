@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +48,7 @@ def run(config: DictConfig) -> float | None:
         best = best_checkpoint(trainer)
         if data.has_test() and not config.trainer.fast_dev_run:
             log.info("testing %s", best or "the weights after the last step")
-            with runs.stopped_at_once(trainer):
+            with stopped_at_once(trainer):
                 trainer.test(task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
         elif config.trainer.fast_dev_run and data.has_test():
             trainer.test(task, datamodule=data, verbose=False)
@@ -58,6 +61,28 @@ def run(config: DictConfig) -> float | None:
             evaluate=runs.command("mode=test", f"ckpt={best}") if best else None,
         )
         return value
+
+
+@contextmanager
+def stopped_at_once(trainer: Any) -> Iterator[None]:
+    """End an evaluation where it is on SIGTERM: Lightning waits for the end of a batch, which may sample for minutes.
+
+    Several ranks wait as before, since one that leaves alone would keep the others waiting.
+    """
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+    def stop(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: what follows closes files
+        raise SIGTERMException
+
+    if trainer.world_size > 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refuse_other_training(resume: Path, model: Any, data: Any, config: DictConfig) -> None:

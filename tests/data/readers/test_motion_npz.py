@@ -180,8 +180,15 @@ def test_broken_files_get_their_sentence_and_the_others_are_read_on(name: str, t
 def test_files_of_two_skeletons_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "anna/walk.npz", walk(), parents=H36M.parents)
     save(tmp_path / "rex/run.npz", dog(), parents=DOG["parents"])
-    with pytest.raises(DataError, match=r"rex/run\.npz has another list of parents, or other names of joints, than"):
+    with pytest.raises(DataError, match=r"rex/run\.npz has the joints .*, the files before it .*Keep files of one"):
         reader.read(tmp_path, **{**PLAIN, "skeleton": None})
+    other = [*H36M.parents[:-1], 0]
+    save(tmp_path / "rex/run.npz", walk(), parents=other, joints=np.array(H36M.joints))
+    save(tmp_path / "anna/walk.npz", walk(), parents=H36M.parents, joints=np.array(H36M.joints))
+    with pytest.raises(DataError, match=r"rex/run\.npz has another list of parents than the files before it\. Keep"):
+        reader.read(tmp_path, **{**PLAIN, "skeleton": None})
+    # What is left out is not looked at.
+    assert len(reader.read(tmp_path, **{**PLAIN, "skeleton": None, "drop": ["rex/run"]})) == 1
 
 
 def test_an_unknown_option_is_refused(tmp_path: Path) -> None:
