@@ -70,6 +70,7 @@ def by_hand(path: Path, look_ahead: int | None, flip: bool) -> tuple[float, floa
     return float(np.mean([part.mean() for part in every.values()])), float(np.concatenate([*every.values()]).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["poseformer", "videopose3d", "dbmambapose"])
 def test_the_numbers_are_those_of_streams(tmp_path: Path, name: str) -> None:
     sizes: dict[str, Any] = {"num_joints": 17} | ({"num_joints_out": 17} if name == "videopose3d" else {})

@@ -52,6 +52,7 @@ def measured(folder: Path) -> dict[str, float]:
     return {key: value for key, value in metrics(folder).items() if key.startswith("test/")}
 
 
+@pytest.mark.slow
 def test_a_killed_test_goes_on(home: Path) -> None:
     test = [*WORDS, "mode=test", "ckpt=whole/checkpoints/best.ckpt"]
     killed(*test, "hydra.run.dir=tests/a", cwd=home)

@@ -58,6 +58,7 @@ def make(home: Path) -> dict[tuple[str, str], dict[str, str]]:
         return {(row["system"], row["values"]): row for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_a_table_from_checkpoints(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

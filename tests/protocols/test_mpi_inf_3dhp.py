@@ -234,6 +234,7 @@ def test_joint_orders_agree_in_their_sides() -> None:
     np.testing.assert_array_equal(mirrored, mpi_inf_3dhp_to_h36m(pose)[:, list(human.flip_index)])
 
 
+@pytest.mark.slow
 def test_a_run_trains_selects_and_reports(tmp_path: Path) -> None:
     made = mpi_layout.contents(frames=20)
     mpi_layout.save(tmp_path / "data", made, mpi_layout.labels(made[mpi_layout.TEST]))
