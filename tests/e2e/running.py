@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from kinema import cli
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -59,6 +61,21 @@ def in_process(*words: str) -> None:
         sys.argv = before
         os.environ.clear()
         os.environ.update(environment)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run a command that must end with code 2 and one sentence; returns the sentence. No checkpoint was left behind."""
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["run.py", *words, "hydra.run.dir=out"])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    told = capsys.readouterr().err
+    assert stopped.value.code == 2, told
+    assert "Traceback" not in told
+    assert not list(Path("out").rglob("*.ckpt"))
+    (sentence,) = (line for line in told.splitlines() if line.startswith("error: "))
+    return sentence.removeprefix("error: ")
 
 
 def metrics(folder: Path) -> dict[str, Any]:

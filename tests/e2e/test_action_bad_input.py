@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from kinema import cli
 from kinema.composition import compose, make
 from kinema.data.synthetic.actions import perform
 from kinema.data.synthetic.skeleton import Body
-from tests.e2e.running import in_process, metrics
+from tests.e2e.running import in_process, metrics, refused
 from tests.e2e.test_action import CLASSES, DST, GCN, best
 
 TRAIN = ["task=action", "trainer=cpu", "trainer.max_epochs=1", "dataset.batch_size=6", "logger=none"]
@@ -76,21 +75,6 @@ def modes(root: Path, trained: Path) -> dict[str, list[str]]:
         "test": ["mode=test", *TRAIN, *GCN, *data(root), f"ckpt={best(trained)}"],
         "doctor": ["mode=doctor", *data(root)],
     }
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """Run a command that must end with code 2 and one sentence; returns the sentence, nothing else was left behind."""
-    capsys.readouterr()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["run.py", *words, "hydra.run.dir=out"])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-    told = capsys.readouterr().err
-    assert stopped.value.code == 2, told
-    assert "Traceback" not in told
-    assert not list(Path("out").rglob("*.ckpt"))
-    (sentence,) = (line for line in told.splitlines() if line.startswith("error: "))
-    return sentence.removeprefix("error: ")
 
 
 def array(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path, str], None]:

@@ -19,7 +19,7 @@ from kinema.modes.train import build
 from kinema.results import as_trained
 from tests.checkpoints import tiny
 from tests.e2e.motion_files import NETWORK, RUN, TASK, Motion, data, save
-from tests.e2e.running import in_process, metrics
+from tests.e2e.running import in_process, metrics, refused
 from tests.modes.action_networks import lifter
 
 BASE = [*TASK, *NETWORK, *RUN]
@@ -47,21 +47,6 @@ def network(clean: Path) -> Path:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """Run a command that must end with code 2 and one sentence, before anything was trained; returns the sentence."""
-    capsys.readouterr()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["run.py", *words, "hydra.run.dir=out"])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-    told = capsys.readouterr().err
-    assert stopped.value.code == 2, told
-    assert "Traceback" not in told
-    assert not list(Path("out").rglob("*.ckpt"))
-    (sentence,) = (line for line in told.splitlines() if line.startswith("error: "))
-    return sentence.removeprefix("error: ")
 
 
 @cache
